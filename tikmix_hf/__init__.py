@@ -1,0 +1,1 @@
+"""tikmix_hf: a language model chooses its own data mixture while it trains."""
