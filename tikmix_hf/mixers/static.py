@@ -1,0 +1,26 @@
+"""The control: the mixture in force, for ever.
+
+In goes the mixture in force, out comes the same. Every other mixer is compared with this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tikmix_hf.mixers.base import Mixer, Signals, State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Static(Mixer[State]):
+    """Keeps the mixture; asks for no signal."""
+
+    def init(self, prior: NDArray[np.float64]) -> State:
+        """The empty state."""
+        return State()
+
+    def step(self, state: State, signals: Signals) -> tuple[NDArray[np.float64], State]:
+        """The mixture in force and the same state."""
+        return signals.mixture, state
