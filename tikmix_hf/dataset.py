@@ -1,0 +1,333 @@
+"""InterleavedDomainDataset: sample ordinal -> (domain, row).
+
+In: domains, a mixture or a whole schedule, a seed. Out: a map-style dataset that is read in order.
+Sample k of the run gets its domain and its row from (seed, schedule, k) alone, by random access:
+domains by quota (`quota.py`), rows by one keyed permutation per domain and epoch (`permutation.py`).
+So ranks, workers and prefetching agree without talking, resuming is an integer, and a change of
+mixture takes effect at a stated sample.
+
+Shares are shares of tokens: domains whose rows are longer get proportionally fewer samples. The
+length of the dataset is one Trainer epoch; further epochs continue the ordinals, they repeat nothing
+until a domain runs out of rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from tikmix_hf.arrow_rows import ArrowRows
+from tikmix_hf.domains import Domains
+from tikmix_hf.ledger import Ledger
+from tikmix_hf.mixture import as_mixture, largest_remainder, normalise
+from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.quota import TOTAL
+from tikmix_hf.schedule import MixtureSchedule, Segment
+
+# Shape letters: K domains, N samples, B samples of a batch, T tokens of a row.
+
+BLOCK_SIZE = 8192  # samples whose domains and rows are worked out at once
+_NUM_CACHED_BLOCKS = 4
+
+
+class _Block(NamedTuple):
+    """Where samples `start ... stop - 1` are found."""
+
+    start: int
+    stop: int
+    domains: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    chunks: list[int]
+    within: list[int]
+
+
+class ReadyBatch(list[dict[str, torch.Tensor]]):
+    """The rows of a batch, as any collator wants them, and the batch they are views of.
+
+    `tensors` maps columns to (B, T) tensors where all rows are equally long; otherwise it is None.
+    """
+
+    tensors: dict[str, torch.Tensor] | None = None
+
+
+class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
+    """Domains interleaved by a mixture that may change while training runs.
+
+    Args:
+        domains: the K domains.
+        mixture: "natural" (the domains' prior), "uniform", shares of tokens by name, K shares in
+            order, or a `MixtureSchedule` to replay.
+        num_samples: length of the dataset: the samples of one Trainer epoch.
+        seed: decides the order of the rows.
+        max_updates: changes of mixture to make room for.
+
+    Raises:
+        ValueError: an unknown domain, shares that are no mixture, a schedule for other domains.
+
+    Example:
+        >>> train = InterleavedDomainDataset(domains, mixture="uniform", num_samples=1000)  # doctest: +SKIP
+        >>> train.domain_of(0), train[0]["input_ids"].shape  # doctest: +SKIP
+        ('web', torch.Size([128]))
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        mixture: str | Mapping[str, float] | ArrayLike | MixtureSchedule = "natural",
+        *,
+        num_samples: int,
+        seed: int = 0,
+        max_updates: int = 1024,
+    ) -> None:
+        if not isinstance(domains, Domains):
+            raise TypeError(
+                f"`domains` must be a Domains; got {type(domains).__name__}. Build one with "
+                "Domains.from_datasets({'web': web, 'code': code})."
+            )
+        if num_samples < 1:
+            raise ValueError(f"`num_samples` must be at least 1; got {num_samples}.")
+        self.domains, self.num_samples, self.seed = domains, int(num_samples), int(seed)
+        self._num_rows_K = np.array([domain.num_rows for domain in domains], dtype=np.int64)
+        self._mean_tokens_K = domains.num_tokens / self._num_rows_K
+        self._row_length_K = [domain.row_length for domain in domains]
+        self._rows = ArrowRows([domain.train for domain in domains])
+        self._permutations = [
+            RowPermutation(domain.num_rows, key=derive_key(seed, domain.name)) for domain in domains
+        ]
+        self._ledger = Ledger(len(domains), max_segments=max_updates + 1)
+        self._segments: list[Segment] = []
+        self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
+        if not isinstance(mixture, MixtureSchedule):
+            first = Segment(from_sample=0, mixture=domains.resolve(mixture))
+            mixture = MixtureSchedule(domains.names, (first,))
+        self.load_schedule(mixture)
+
+    # The mixture
+
+    @property
+    def schedule(self) -> MixtureSchedule:
+        """The mixtures so far, by the sample they start at."""
+        return MixtureSchedule(self.domains.names, tuple(self._segments))
+
+    def set_mixture(
+        self,
+        mixture: str | Mapping[str, float] | ArrayLike,
+        from_sample: int,
+        *,
+        update: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Changes the mixture for all samples from `from_sample` on.
+
+        Args:
+            mixture: as in the constructor, but no schedule.
+            from_sample: first sample (ordinal of the run) under the new mixture.
+            update: JSON-able record that the schedule keeps beside the mixture.
+
+        Raises:
+            ValueError: no mixture, or a sample that is not after the last change or that a loader
+                has asked for already.
+            RuntimeError: called in a DataLoader worker, or no room for one more change.
+        """
+        if get_worker_info() is not None:
+            raise RuntimeError("`set_mixture` must be called in the process that trains, not in a worker.")
+        last = self._segments[-1].from_sample
+        if from_sample <= last:
+            raise ValueError(
+                f"`from_sample` must be after the last change, at sample {last}; got {from_sample}."
+            )
+        if from_sample < self._ledger.high_water:
+            raise ValueError(
+                f"`from_sample` must not be read yet: a loader has asked for the samples before "
+                f"{self._ledger.high_water}; got {from_sample}. Announce the change farther ahead."
+            )
+        shares_K = self.domains.resolve(mixture)
+        self._append(Segment(from_sample=from_sample, mixture=shares_K, update=dict(update or {})))
+
+    def load_schedule(self, schedule: MixtureSchedule) -> None:
+        """Replaces all mixtures, for a replay or a resumed run; nothing counts as served any more.
+
+        Raises:
+            ValueError: the schedule is for other domains, or has more changes than `max_updates`.
+        """
+        schedule = schedule.for_domains(self.domains.names)
+        self._ledger.clear()
+        self._segments = []
+        for segment in schedule.segments:
+            self._append(segment)
+
+    def _append(self, segment: Segment) -> None:
+        if len(self._ledger) == self._ledger.max_segments:
+            raise RuntimeError(
+                f"`max_updates` must cover all changes of the run; got {len(self._ledger) - 1}. "
+                "Construct the dataset with a larger one."
+            )
+        # Shares of tokens become shares of samples: a row of the domain brings its mean length.
+        as_samples_K = normalise(segment.mixture / self._mean_tokens_K)
+        self._ledger.append(segment.from_sample, largest_remainder(as_samples_K, TOTAL))
+        self._segments.append(segment)
+
+    # Looking up samples
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes index 0 the first sample of a Trainer epoch; accelerate's loader calls it."""
+        self._ledger.epoch = epoch
+
+    def locate(self, samples: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Looks up any samples of the run.
+
+        Args:
+            samples: (N,) ordinals, in any order, not bound by the dataset's length.
+
+        Returns:
+            (N,) domains, as positions in `domains`, and (N,) rows in the domains' training rows.
+        """
+        samples_N = np.asarray(samples, dtype=np.int64)
+        if samples_N.size and samples_N.min() < 0:
+            raise ValueError(f"`samples` must be 0 or more; got {samples_N.min()}.")
+        domains_N, rows_N = np.empty_like(samples_N), np.empty_like(samples_N)
+        for block, start, stop in self._runs(samples_N.tolist()):
+            within = samples_N[start:stop] - block.start
+            domains_N[start:stop], rows_N[start:stop] = block.domains[within], block.rows[within]
+        return domains_N, rows_N
+
+    def domain_of(self, sample: int) -> str:
+        """Returns the name of a sample's domain; `sample` is an ordinal of the run."""
+        segment = self._ledger.segment_at(sample)
+        domain, _ = self._ledger.tree(segment).locate(sample - self._ledger.start(segment))
+        return self.domains.names[domain]
+
+    def num_served(self, sample: int) -> NDArray[np.int64]:
+        """Returns how many of the first `sample` samples of the run each domain gives, (K,)."""
+        segment = self._ledger.segment_at(max(sample - 1, 0))
+        tree, start = self._ledger.tree(segment), self._ledger.start(segment)
+        return self._ledger.counts(segment) + tree.counts(sample - start)
+
+    def epochs_used(self, sample: int) -> dict[str, float]:
+        """Returns how often each domain's rows were gone through by the first `sample` samples."""
+        epochs_K = self.num_served(sample) / self._num_rows_K
+        return dict(zip(self.domains.names, epochs_K.tolist(), strict=True))
+
+    def tokens_between(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Returns the tokens that samples `start ... stop - 1` bring from each domain, (K,)."""
+        tokens_K = self.num_served(stop) - self.num_served(start)
+        if all(length is not None for length in self._row_length_K):
+            return tokens_K * np.array(self._row_length_K, dtype=np.int64)
+        tokens_K = np.zeros(len(self.domains), dtype=np.int64)
+        for first in range(start, stop, BLOCK_SIZE):
+            domains_N, rows_N = self.locate(np.arange(first, min(first + BLOCK_SIZE, stop)))
+            chunks, within = self._rows.addresses(domains_N, rows_N)
+            lengths = [len(view) for view in self._rows.views("input_ids", chunks, within)]
+            np.add.at(tokens_K, domains_N, lengths)
+        return tokens_K
+
+    # Reading rows
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Returns one sample of the current Trainer epoch: columns as 1-d int64 tensors."""
+        if not 0 <= index < self.num_samples:
+            raise IndexError(f"index must be in [0, {self.num_samples}); got {index}.")
+        return self._read([index + self._ledger.epoch * self.num_samples])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> ReadyBatch:
+        """Returns a batch; a DataLoader calls this one instead of one call per sample."""
+        first = self._ledger.epoch * self.num_samples
+        samples = [first + index for index in indices]
+        worker = get_worker_info()
+        self._ledger.note_served(max(samples), worker=0 if worker is None else worker.id)
+        return self._read(samples)
+
+    def _read(self, samples: list[int]) -> ReadyBatch:
+        chunks: list[int] = []
+        within: list[int] = []
+        for block, start, stop in self._runs(samples):
+            places = [sample - block.start for sample in samples[start:stop]]
+            chunks += [block.chunks[place] for place in places]
+            within += [block.within[place] for place in places]
+        columns = {
+            name: self._rows.views(name, chunks, within) for name in self._rows.columns
+        }
+        return _as_batch(columns)
+
+    def _runs(self, samples: list[int]) -> list[tuple[_Block, int, int]]:
+        """Cuts a list of ordinals into runs (block, start, stop) that one block covers each."""
+        runs: list[tuple[_Block, int, int]] = []
+        start = 0
+        while start < len(samples):
+            block = self._block_with(samples[start])
+            stop = start + 1
+            while stop < len(samples) and block.start <= samples[stop] < block.stop:
+                stop += 1
+            runs.append((block, start, stop))
+            start = stop
+        return runs
+
+    def _block_with(self, sample: int) -> _Block:
+        """Returns the block that a sample is in, from the cache or worked out."""
+        ledger = self._ledger
+        segment = ledger.segment_at(sample)
+        number = (sample - ledger.start(segment)) // BLOCK_SIZE
+        key = (ledger.generation, segment, number)
+        # A later segment may have cut this one short: its samples are the later one's now.
+        ends = ledger.start(segment + 1) if segment + 1 < len(ledger) else None
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._work_out(segment, number)
+            self._blocks[key] = block
+            if len(self._blocks) > _NUM_CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
+        if ends is not None and ends < block.stop:
+            return block._replace(stop=ends)
+        return block
+
+    def _work_out(self, segment: int, number: int) -> _Block:
+        first = number * BLOCK_SIZE
+        domains_N, counts_N = self._ledger.tree(segment).block(first, BLOCK_SIZE)
+        counts_N += self._ledger.counts(segment)[domains_N]
+        epochs_N, positions_N = np.divmod(counts_N, self._num_rows_K[domains_N])
+        rows_N = np.empty_like(counts_N)
+        for domain in np.unique(domains_N):
+            mine = domains_N == domain
+            rows_N[mine] = self._permutations[domain].rows(positions_N[mine], epochs_N[mine])
+        start = self._ledger.start(segment) + first
+        chunks, within = self._rows.addresses(domains_N, rows_N)
+        return _Block(start, start + BLOCK_SIZE, domains_N, rows_N, chunks, within)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_blocks": OrderedDict()}
+
+
+def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
+    """Gathers views into one (B, T) int64 tensor a column where rows are equally long."""
+    lengths = {len(view) for views in columns.values() for view in views}
+    if len(lengths) > 1:
+        tensors = {
+            name: [torch.from_numpy(view.astype(np.int64)) for view in views]
+            for name, views in columns.items()
+        }
+        return ReadyBatch(
+            dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)
+        )
+    (length,) = lengths
+    batch: dict[str, torch.Tensor] = {}
+    for name, views in columns.items():
+        gathered = np.empty((len(views), length), dtype=np.int64)
+        np.concatenate(views, out=gathered.reshape(-1), casting="same_kind")
+        batch[name] = torch.from_numpy(gathered)
+    # A block of text is its own target; the model shifts.
+    batch.setdefault("labels", batch["input_ids"])
+    names = tuple(batch)
+    rows = ReadyBatch(
+        dict(zip(names, row, strict=True))
+        for row in zip(*(tensor.unbind(0) for tensor in batch.values()), strict=True)
+    )
+    rows.tensors = batch
+    return rows
