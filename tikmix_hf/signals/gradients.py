@@ -1,0 +1,206 @@
+"""One batch's gradient, taken from a model that is left as it was found.
+
+A collated batch goes in (`input_ids`, `labels`, whatever else the model's forward takes); out come
+the sum of its token losses and the gradient of that sum by every trainable parameter. Sums, not means: batches
+of unequal length then add up to the mean loss per token of everything they hold,
+
+    g = sum_m grad(sum of token losses of batch m) / sum_m (number of loss tokens of batch m).
+
+`undisturbed` is the frame around it: whatever is measured inside, training goes on bit for bit as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+IGNORED_LABEL = -100
+"""The label of a token that the loss leaves out (the convention of transformers and PyTorch)."""
+
+
+class BatchGradient(NamedTuple):
+    """What one batch contributes."""
+
+    loss_sum: Tensor
+    """() nats, the sum of the batch's token losses."""
+    gradients: list[Tensor | None]
+    """One per parameter, in its shape and dtype; None where the loss does not reach it (zero)."""
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Every parameter that training moves, tied weights once.
+
+    Raises:
+        ValueError: if nothing is trainable, or if this rank holds only a shard of the parameters.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("`model` has no trainable parameter, so nothing can have an influence.")
+    # Under ZeRO-3 a parameter that is not gathered has no elements.
+    if any(isinstance(parameter, DTensor) or not parameter.numel() for parameter in parameters):
+        raise ValueError(
+            "`model` is sharded over ranks (FSDP2 or ZeRO-3), which influence does not support; "
+            "train with DDP or on one device."
+        )
+    return parameters
+
+
+def num_loss_tokens(batch: Mapping[str, Any]) -> int:
+    """How many labels of a batch a causal language model's loss counts.
+
+    The first label of a row is never predicted, so `labels` [[5, 6, -100, 7]] count 2.
+
+    Raises:
+        ValueError: if `labels` or `input_ids` is missing.
+        TypeError: if `labels` is not a tensor.
+    """
+    for column in ("input_ids", "labels"):
+        if column not in batch:
+            raise ValueError(
+                f"a batch must have `{column}`; it has {sorted(batch)}. Collate it with the "
+                f"collator that training uses."
+            )
+    labels = batch["labels"]
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"`labels` must be a tensor; got {type(labels).__name__}. Collate it.")
+    return int((labels[..., 1:] != IGNORED_LABEL).sum())
+
+
+def batch_gradient(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    batch: Mapping[str, Any],
+    *,
+    reentrant: bool = False,
+) -> BatchGradient:
+    """The gradient of the sum of a batch's token losses.
+
+    Args:
+        model: its forward returns an object whose `loss` is the mean over the loss tokens.
+        parameters: what to differentiate by.
+        batch: at least one loss token; tensors are moved to the parameters' device.
+        reentrant: `checkpoints_reentrantly(model)`. Then the gradient passes through `.grad`,
+            which must be None everywhere and is None again afterwards.
+    """
+    device = parameters[0].device
+    inputs = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+    with torch.enable_grad():
+        loss_sum = model(**inputs, use_cache=False).loss * num_loss_tokens(batch)
+        if not reentrant:
+            gradients = torch.autograd.grad(loss_sum, parameters, allow_unused=True)
+            return BatchGradient(loss_sum.detach(), list(gradients))
+        # torch refuses autograd.grad through reentrant checkpoints.
+        loss_sum.backward()
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return BatchGradient(loss_sum.detach(), gradients)
+
+
+def checkpoints_reentrantly(model: nn.Module) -> bool:
+    """Whether a layer recomputes its activations with torch's reentrant checkpoint."""
+    return any(
+        isinstance(layer._gradient_checkpointing_func, functools.partial)
+        # torch's own default, where the user's settings do not say
+        and layer._gradient_checkpointing_func.keywords.get("use_reentrant", True)
+        for layer in _checkpointing_layers(model)
+    )
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Inside, `model` computes without dropout; afterwards it is what it was, also on an exception.
+
+    Saved and put back: the random states of python, NumPy, torch and every CUDA device; each
+    parameter's `.grad` (None inside); each module's training flag. Gradient checkpointing stays on,
+    although `model.eval()` would switch it off in silence.
+    """
+    with _random_states_kept(), _gradients_kept(model), _dropout_off(model):
+        yield
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    # Asking for CUDA's states would open a context on every device.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def _gradients_kept(model: nn.Module) -> Iterator[None]:
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in kept:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+
+
+@contextmanager
+def _dropout_off(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode everywhere, with gradient checkpointing still on.
+
+    The flags are set one by one, because `train()` and `eval()` may be overridden with side effects.
+    A layer checkpoints only while it is in training mode; its own forward then runs in evaluation
+    mode inside the checkpoint, since some layers draw dropout there and not in a submodule.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    layers = [(layer, layer._gradient_checkpointing_func) for layer in _checkpointing_layers(model)]
+    try:
+        for module, _ in flags:
+            module.training = False
+        for layer, checkpoint in layers:
+            layer.training = True
+            layer._gradient_checkpointing_func = functools.partial(
+                _checkpoint_in_evaluation_mode, layer, checkpoint
+            )
+        yield
+    finally:
+        for layer, checkpoint in layers:
+            layer._gradient_checkpointing_func = checkpoint
+        for module, training in flags:
+            module.training = training
+
+
+def _checkpoint_in_evaluation_mode(
+    layer: nn.Module, checkpoint: Callable[..., Any], forward: Callable[..., Any], *inputs: Any
+) -> Any:
+    def evaluate(*inputs: Any) -> Any:
+        layer.training = False
+        try:
+            return forward(*inputs)
+        finally:
+            layer.training = True
+
+    return checkpoint(evaluate, *inputs)
+
+
+def _checkpointing_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    ]

@@ -1,0 +1,174 @@
+"""What a measurement of influence says, and its file.
+
+`GroupInfluence.measure` makes an `InfluenceMatrix`; mixers, report and plots read it. The file is JSON
+with a format tag; unknown standard errors (NaN) are null there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "tikmix-hf influence"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class InfluenceMatrix:
+    """S[j, k] = f_j^T H^-1 g_k: how much a share of domain k would lower the loss on target j.
+
+    Differences within a row carry the signal, absolute values do not: all gradients of a language
+    model share a direction, so nearly every entry is positive. Compare with the mixture in force
+    (`centred`). Shapes: J targets, K domains.
+
+    Raises:
+        ValueError: if names and shapes do not match, or if something but `stderr` is not finite.
+    """
+
+    values: np.ndarray
+    """(J, K) float64; nats per unit of mixture share, times the preconditioner's scale."""
+    stderr: np.ndarray
+    """(J, K) float64, standard error of `values` by `stderr_side`'s sampling; NaN if unknown."""
+    targets: tuple[str, ...]
+    domains: tuple[str, ...]
+    preconditioner: str
+    seconds: float
+    """Wall-clock time of the measurement on rank 0."""
+    num_tokens: int
+    """Tokens (padding included) in all forward and backward passes of all ranks."""
+    domain_losses: np.ndarray
+    """(K,) mean loss in nats per token."""
+    target_losses: np.ndarray
+    """(J,) mean loss in nats per token."""
+    stderr_side: str = "domain"
+    """Whose sampling `stderr` speaks of: the finite held-out text of the domains."""
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "domains"):
+            names = tuple(getattr(self, name))
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"`{name}` must be distinct names, at least one; got {names}.")
+            object.__setattr__(self, name, names)
+        num_targets, num_domains = len(self.targets), len(self.domains)
+        shapes = {
+            "values": (num_targets, num_domains),
+            "stderr": (num_targets, num_domains),
+            "domain_losses": (num_domains,),
+            "target_losses": (num_targets,),
+        }
+        for name, shape in shapes.items():
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != shape:
+                raise ValueError(f"`{name}` must have the shape {shape}; got {array.shape}.")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+            if name != "stderr" and not np.isfinite(array).all():
+                raise ValueError(f"`{name}` must be finite; got {array.tolist()}.")
+        if not np.all(np.isnan(self.stderr) | ((self.stderr >= 0) & np.isfinite(self.stderr))):
+            raise ValueError(f"`stderr` must be >= 0 or NaN; got {self.stderr.tolist()}.")
+
+    def centred(self, mixture: np.ndarray) -> np.ndarray:
+        """Influence beyond that of the mixture in force: S - (S w) 1^T.
+
+        With S = [[1, 3]] and w = [0.5, 0.5]: [[-1, 1]].
+
+        Args:
+            mixture: (K,) shares in the order of `domains`.
+
+        Returns:
+            (J, K), a new array; `mixture`'s average of each row is 0.
+
+        Raises:
+            ValueError: if `mixture` has another shape.
+        """
+        shares_K = np.asarray(mixture, dtype=np.float64)
+        if shares_K.shape != (len(self.domains),):
+            raise ValueError(
+                f"`mixture` must have one share per domain ({len(self.domains)}: "
+                f"{', '.join(self.domains)}); got the shape {shares_K.shape}."
+            )
+        return self.values - (self.values @ shares_K)[:, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the format's tag and version."""
+        fields: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                value = value.tolist()
+            fields[field.name] = list(value) if isinstance(value, tuple) else value
+        fields["stderr"] = [
+            [None if math.isnan(error) else error for error in row] for row in fields["stderr"]
+        ]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> InfluenceMatrix:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: on another format or version, on missing or unknown fields, and as the class.
+        """
+        tag = (fields.get("format"), fields.get("version"))
+        if tag != (FORMAT, VERSION):
+            raise ValueError(
+                f"expected an influence matrix ({FORMAT!r}, version {VERSION}); got format "
+                f"{tag[0]!r}, version {tag[1]!r}."
+            )
+        rest = {name: value for name, value in fields.items() if name not in ("format", "version")}
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if set(rest) != expected:
+            raise ValueError(
+                f"an influence matrix has the fields {sorted(expected)}; "
+                f"missing {sorted(expected - set(rest))}, unknown {sorted(set(rest) - expected)}."
+            )
+        # None becomes NaN on its way into a float array.
+        return cls(**rest)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file; a reader sees the old one or the whole new one."""
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, allow_nan=False, indent=1)
+                file.write("\n")
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> InfluenceMatrix:
+        """Reads a file of `save`.
+
+        Raises:
+            ValueError: naming the file, where it is not an influence matrix.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"cannot read an influence matrix from {os.fspath(path)!r}: {error}"
+            ) from error
+
+    def __str__(self) -> str:
+        """A table: one row per target, value and standard error per domain."""
+        cells = [["target", *self.domains]]
+        for target, values, errors in zip(self.targets, self.values, self.stderr, strict=True):
+            cells.append(
+                [target, *(f"{v:.3g} ± {e:.1g}" for v, e in zip(values, errors, strict=True))]
+            )
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in cells
+        ]
+        return "\n".join([f"influence ({self.preconditioner}), {self.num_tokens:,} tokens", *lines])
