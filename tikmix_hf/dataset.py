@@ -135,7 +135,9 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             RuntimeError: called in a DataLoader worker, or no room for one more change.
         """
         if get_worker_info() is not None:
-            raise RuntimeError("`set_mixture` must be called in the process that trains, not in a worker.")
+            raise RuntimeError(
+                "`set_mixture` must be called in the process that trains, not in a worker."
+            )
         last = self._segments[-1].from_sample
         if from_sample <= last:
             raise ValueError(
@@ -252,9 +254,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             places = [sample - block.start for sample in samples[start:stop]]
             chunks += [block.chunks[place] for place in places]
             within += [block.within[place] for place in places]
-        columns = {
-            name: self._rows.views(name, chunks, within) for name in self._rows.columns
-        }
+        columns = {name: self._rows.views(name, chunks, within) for name in self._rows.columns}
         return _as_batch(columns)
 
     def _runs(self, samples: list[int]) -> list[tuple[_Block, int, int]]:

@@ -59,7 +59,11 @@ class MixtureSchedule:
 
     def __post_init__(self) -> None:
         starts = [segment.from_sample for segment in self.segments]
-        if not starts or starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
+        if (
+            not starts
+            or starts[0] != 0
+            or any(b <= a for a, b in zip(starts, starts[1:], strict=False))
+        ):
             raise ValueError(
                 "`segments` must start at sample 0 and ascend strictly; got from_sample = "
                 f"{starts[:8]}. Sort them and give the first one from_sample=0."

@@ -1,0 +1,404 @@
+"""TikMixCallback: when to measure, step the mixer, apply and record. No arithmetic.
+
+In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback measures
+the group influence of every domain on every target (`signals/`), lets the mixer turn it into a
+mixture (`mixers/`), announces it from the first sample that no loader has read yet (`layout.py`), and
+writes down what happened (`update.py`). It is a plain `TrainerCallback`: the Trainer stays stock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from tikmix_hf import distributed, mixers, trainer_checks
+from tikmix_hf.checkpoint import mark_complete, seal, unseal
+from tikmix_hf.collate import PackedCollator
+from tikmix_hf.dataset import InterleavedDomainDataset
+from tikmix_hf.heldout import Collator, HeldoutBatches
+from tikmix_hf.layout import BatchLayout
+from tikmix_hf.mixers.base import Mixer, MixerError, Signals
+from tikmix_hf.reporters import Reporters
+from tikmix_hf.rows import check_rows
+from tikmix_hf.schedule import MixtureSchedule
+from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+from tikmix_hf.update import UpdateRecord, append_record, drop_records_after
+
+# Shape letters: K domains.
+
+logger = logging.getLogger(__name__)
+
+PROVIDED = frozenset({"influence"})  # signals that mixers may require of this callback
+
+
+class TikMixCallback(TrainerCallback, ExportableState):
+    """Lets the model choose the mixture of its own training data.
+
+    Args:
+        dataset: the Trainer's `train_dataset`.
+        targets: tokenised validation text by name; the mixture is chosen to lower its loss. Must
+            not be the text that results are reported on.
+        mixer: a mixer, or the name of one of `mixers.available()` with its default settings.
+        every_steps: optimizer steps from one update to the next.
+        at_steps: the steps of the updates; replaces `every_steps`.
+        observe: measure and log, but change nothing.
+        preconditioner: stand-in for the inverse Hessian, one of `preconditioners.available()`.
+        damping: of the Adam preconditioners, relative to mean(sqrt(v)).
+        num_rows: held-out rows to measure of each domain and of each target, per update.
+        batch_size: rows in a measured batch; None takes the training's.
+        data_collator: collates measured rows; None pads and takes `input_ids` for missing labels.
+        output_dir: folder of `schedule.json` and `influence.jsonl`; None takes the Trainer's.
+        on_error: "keep" goes on with the mixture in force when an update fails; "raise" stops.
+        progress: show a bar while measuring, and print a line per update.
+        seed: decides which held-out rows each update reads.
+
+    Attributes:
+        influence: the last `InfluenceMatrix`, None before the first update.
+        updates: the `UpdateRecord`s of this process.
+
+    Raises:
+        ValueError: names the argument, its value and the mend.
+
+    Example:
+        >>> callback = TikMixCallback(train, targets={"arc": arc}, every_steps=500)  # doctest: +SKIP
+        >>> Trainer(model, args, train_dataset=train, callbacks=[callback]).train()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dataset: InterleavedDomainDataset,
+        *,
+        targets: Mapping[str, datasets.Dataset],
+        mixer: str | Mixer[Any] = "tikmix_d",
+        every_steps: int = 500,
+        at_steps: Sequence[int] | None = None,
+        observe: bool = False,
+        preconditioner: str = "sign",
+        damping: float = 0.1,
+        num_rows: int = 64,
+        batch_size: int | None = None,
+        data_collator: Collator | None = None,
+        output_dir: str | Path | None = None,
+        on_error: str = "keep",
+        progress: bool = True,
+        seed: int = 0,
+    ) -> None:
+        _check_dataset(dataset)
+        _check_targets(targets)
+        for name, value in (("every_steps", every_steps), ("num_rows", num_rows)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        if at_steps is not None and (not at_steps or min(at_steps) < 1):
+            raise ValueError(f"`at_steps` must be steps from 1 on; got {list(at_steps)}.")
+        if on_error not in ("keep", "raise"):
+            raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
+        self.dataset, self.targets = dataset, dict(targets)
+        self.mixer = mixers.load(mixer)() if isinstance(mixer, str) else mixer
+        if missing := sorted(self.mixer.requires - PROVIDED):
+            raise ValueError(f"`mixer` requires signals that are not measured here: {missing}.")
+        self.every_steps, self.observe, self.num_rows = every_steps, observe, num_rows
+        self.at_steps = None if at_steps is None else frozenset(at_steps)
+        self.batch_size, self.collate = batch_size, data_collator or PackedCollator()
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.on_error, self.progress, self.seed = on_error, progress, seed
+        self.preconditioner, self.damping = preconditioner, damping
+        GroupInfluence(nn.Identity(), preconditioner=preconditioner)  # refuses unknown names now
+        self.influence: InfluenceMatrix | None = None
+        self.updates: list[UpdateRecord] = []
+        self._initial_schedule = dataset.schedule
+        self._data_identity = {"seed": dataset.seed, "domains": dataset.domains.fingerprint()}
+        self._reporters = Reporters()
+        self._layout: BatchLayout | None = None
+        self._start_run()
+
+    def _start_run(self) -> None:
+        """What a run counts, at its first step."""
+        self._mixer_state = self.mixer.init(self.dataset.schedule.segments[0].mixture)
+        self._num_updates = 0
+        self._last_step = 0
+        self._measured_tokens = 0
+        self._trained_tokens = 0
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._began, self._measured_seconds = time.perf_counter(), 0.0
+
+    # Hooks: when
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Checks the arguments and asks for samples in order, before any loader is made."""
+        trainer_checks.check_arguments(args)
+        args.train_sampling_strategy = "sequential"
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Checks the loader, and puts the schedule back where a checkpoint left it."""
+        loader = kwargs["train_dataloader"]
+        trainer_checks.check_arguments(args)
+        trainer_checks.check_loader(loader, self.dataset)
+        self._layout = trainer_checks.layout_of(args, self.dataset)
+        trainer_checks.check_length(args, self._layout, state.max_steps)
+        self.output_dir = self.output_dir or Path(args.output_dir)
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step:
+            self._resume(saved, state.global_step)
+        elif self.updates or self._num_updates:
+            self.dataset.load_schedule(self._initial_schedule)  # train() called once more
+            self._start_run()
+        else:
+            self.dataset.load_schedule(self.dataset.schedule)  # nothing counts as read yet
+        # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        if state.is_world_process_zero:
+            drop_records_after(self.output_dir / "influence.jsonl", state.global_step)
+            self.dataset.schedule.save(self.output_dir / "schedule.json")
+        self._start_clock()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Updates the mixture where it is due."""
+        if not self._is_due(state):
+            return
+        record = self._update(state.global_step, kwargs["model"], kwargs["optimizer"])
+        self.updates.append(record)
+        scalars = record.scalars()
+        # The matrix itself is in influence.jsonl; a checkpoint need not repeat it.
+        brief = {k: v for k, v in scalars.items() if not k.startswith("tikmix/influence/")}
+        state.log_history.append({**brief, "step": state.global_step})
+        self._reporters.log(scalars, args, state, control, kwargs["model"])
+        if state.is_world_process_zero:
+            assert self.output_dir is not None
+            append_record(self.output_dir / "influence.jsonl", record)
+            self.dataset.schedule.save(self.output_dir / "schedule.json")
+            if self.progress:
+                tqdm.write(str(record))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Marks the checkpoint as written to its end, once every rank has written its part."""
+        distributed.barrier()
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            mark_complete(folder)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Makes index 0 sample 0 again, and closes what was opened."""
+        self.dataset.set_epoch(0)
+        self._reporters.close(args, state, control)
+
+    def _is_due(self, state: TrainerState) -> bool:
+        """Whether this step updates: it is chosen, and samples are left that it could change."""
+        if not (self.observe or self.mixer.requires):
+            return False
+        step = state.global_step
+        chosen = step % self.every_steps == 0 if self.at_steps is None else step in self.at_steps
+        assert self._layout is not None
+        end = self._layout.samples_before(state.max_steps)
+        return chosen and (self.observe or self._layout.first_free_sample(step) < end)
+
+    # The update: what
+
+    def _update(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord:
+        """Measures, steps the mixer and announces its mixture."""
+        assert self._layout is not None
+        started = time.perf_counter()
+        mixture_K = self.dataset.schedule.segments[-1].mixture
+        proposed_K, notes, from_sample, matrix = mixture_K, (), None, None
+        try:
+            matrix = self._measure(model, optimizer)
+            proposed_K, notes = self._step_mixer(step, mixture_K, matrix)
+        except (MixerError, FloatingPointError) as err:
+            if self.on_error == "raise":
+                raise
+            notes = (f"update failed, mixture kept: {err}",)
+            logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[0])
+        if self.observe:
+            notes = (*notes, "observed only")
+        elif not np.array_equal(proposed_K, mixture_K):
+            from_sample = self._layout.first_free_sample(step)
+            about = {"step": step, "mixer": _describe(self.mixer), "notes": list(notes)}
+            self.dataset.set_mixture(proposed_K, from_sample, update=about)
+        distributed.check_identical(
+            f"the schedule at step {step}", repr(self.dataset.schedule.to_dict()).encode()
+        )
+        self.influence = matrix or self.influence
+        self._num_updates += 1
+        self._measured_tokens += 0 if matrix is None else matrix.num_tokens
+        return self._record(
+            step,
+            started,
+            mixture=mixture_K,
+            proposed=proposed_K,
+            notes=notes,
+            from_sample=from_sample,
+            influence=matrix,
+        )
+
+    def _measure(self, model: nn.Module, optimizer: Any) -> InfluenceMatrix:
+        assert self._layout is not None
+        settings = {
+            "update": self._num_updates,
+            "num_rows": self.num_rows,
+            "batch_size": self.batch_size or self._layout.per_device,
+            "collate": self.collate,
+            "seed": self.seed,
+        }
+        influence = GroupInfluence(
+            model, preconditioner=self.preconditioner, optimizer=optimizer, damping=self.damping
+        )
+        return influence.measure(
+            {d.name: HeldoutBatches(d.heldout, d.name, **settings) for d in self.dataset.domains},
+            {name: HeldoutBatches(rows, name, **settings) for name, rows in self.targets.items()},
+            progress=self.progress,
+        )
+
+    def _step_mixer(
+        self, step: int, mixture_K: NDArray[np.float64], matrix: InfluenceMatrix
+    ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+        """Steps the mixer on rank 0; every rank gets its answer, or its error."""
+        signals = Signals(
+            step=step,
+            domains=matrix.domains,
+            targets=matrix.targets,
+            mixture=mixture_K,
+            influence=matrix.values,
+            stderr=matrix.stderr,
+        )
+        proposed_K, self._mixer_state = distributed.solve_on_rank_0(
+            lambda: self.mixer.step(self._mixer_state, signals), (MixerError,)
+        )
+        return proposed_K, tuple(self._mixer_state.notes)
+
+    def _record(self, step: int, started: float, **decided: Any) -> UpdateRecord:
+        """Adds what was trained since the last update, and what this one cost."""
+        assert self._layout is not None
+        first, last = map(self._layout.samples_before, (self._last_step, step))
+        realised_K = self.dataset.tokens_between(first, last)
+        requested_K = _requested(self.dataset.schedule, first, last, int(realised_K.sum()))
+        self._trained_tokens += int(realised_K.sum())
+        self._last_step = step
+        now = time.perf_counter()
+        self._measured_seconds += now - started
+        return UpdateRecord(
+            step=step,
+            domains=self.dataset.domains.names,
+            requested=requested_K,
+            realised=realised_K,
+            epochs=np.array(list(self.dataset.epochs_used(last).values())),
+            seconds=now - started,
+            time_share=self._measured_seconds / (now - self._began),
+            token_share=self._measured_tokens / max(self._trained_tokens, 1),
+            **decided,
+        )
+
+    # State: what survives
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON types under a checksum (see `ExportableState`)."""
+        content = {
+            "schedule": self.dataset.schedule.to_dict(),
+            "data": self._data_identity,
+            "layout": None if self._layout is None else self._layout.identity(),
+            "mixer": {"settings": _describe(self.mixer), "state": self._mixer_state._asdict()},
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+        }
+        return {"args": {"dataset": "a live object"}, "attributes": seal(content)}
+
+    def _resume(self, saved: Any, step: int) -> None:
+        """Takes up the schedule and the counters of a checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or was made with other data or batches.
+        """
+        assert self._layout is not None
+        origin = f"the checkpoint of step {step}"
+        if saved is None:
+            logger.warning(
+                "%s has no state of TikMixCallback: the dataset's own schedule applies.", origin
+            )
+            return
+        content = unseal(
+            saved.get("attributes") if isinstance(saved, Mapping) else None, origin=origin
+        )
+        for what, mine in (("data", self._data_identity), ("layout", self._layout.identity())):
+            _check_same(what, content[what], mine, origin)
+        self.dataset.load_schedule(MixtureSchedule.from_dict(content["schedule"], origin=origin))
+        if content["mixer"]["settings"] == _describe(self.mixer):
+            self._mixer_state = self.mixer.restore(content["mixer"]["state"])
+        else:
+            logger.warning(
+                "%s was made with another mixer; %s starts anew.", origin, _describe(self.mixer)
+            )
+        for name in _COUNTERS:
+            setattr(self, name, content["counters"][name])
+
+
+_COUNTERS = ("_num_updates", "_last_step", "_measured_tokens", "_trained_tokens")
+
+
+def _requested(
+    schedule: MixtureSchedule, first: int, last: int, num_tokens: int
+) -> NDArray[np.float64]:
+    """Tokens that the mixtures in force between two samples asked for, of those that were read."""
+    starts = [segment.from_sample for segment in schedule.segments] + [last]
+    requested_K = np.zeros(len(schedule.domains))
+    for segment, stop in zip(schedule.segments, starts[1:], strict=True):
+        length = min(stop, last) - max(segment.from_sample, first)
+        requested_K += max(length, 0) * segment.mixture
+    return requested_K * (num_tokens / max(last - first, 1))
+
+
+def _describe(mixer: Mixer[Any]) -> dict[str, Any]:
+    """The mixer's name and settings as JSON types."""
+    settings = dataclasses.asdict(mixer) if dataclasses.is_dataclass(mixer) else {}
+    return {"name": type(mixer).__module__.rpartition(".")[2], **settings}
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, InterleavedDomainDataset):
+        raise TypeError(
+            f"`dataset` must be the InterleavedDomainDataset that the Trainer reads; got {dataset!r}. "
+            "If restore_callback_states_from_checkpoint is set, leave it out: the callback "
+            "restores itself."
+        )
+
+
+def _check_targets(targets: Any) -> None:
+    if not isinstance(targets, Mapping) or not targets:
+        raise ValueError(
+            "`targets` must map names to tokenised datasets, at least one, such as "
+            f"{{'arc': arc_train}}; got {targets!r}."
+        )
+    for name, rows in targets.items():
+        check_rows(rows, f"`targets[{name!r}]`")
+
+
+def _check_same(what: str, theirs: Any, mine: dict[str, Any], origin: str) -> None:
+    """Compares what a checkpoint was made with to what this run has, entry by entry."""
+    for name, value in mine.items():
+        other = theirs.get(name) if isinstance(theirs, Mapping) else None
+        if other != value:
+            raise ValueError(
+                f"`{name}` must be what {origin} was made with; the checkpoint has {other!r}, this "
+                f"run {value!r} ({what}). Exact resume needs the same; to train on from these "
+                "weights in another way, start a new run from the model."
+            )

@@ -1,0 +1,67 @@
+"""HeldoutBatches: the rows that an update measures, as batches made when they are asked for.
+
+In: tokenised rows of one domain or target. Out: a sequence of collated batches. Update u reads the next
+`num_rows` rows of a keyed permutation, so updates see fresh text until all rows were seen once, and
+every rank can make any batch without talking to the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from tikmix_hf.permutation import RowPermutation, derive_key
+
+Collator = Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]
+
+
+class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):
+    """Batches of one domain or target for one update.
+
+    Args:
+        rows: tokenised rows.
+        name: of the domain or target; part of the key of the order.
+        update: how many updates came before.
+        num_rows: rows to measure; all of them if there are fewer.
+        batch_size: rows in a batch.
+        collate: turns a list of rows into a batch.
+        seed: part of the key of the order.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        name: str,
+        *,
+        update: int,
+        num_rows: int,
+        batch_size: int,
+        collate: Collator,
+        seed: int,
+    ) -> None:
+        self._rows, self._batch_size, self._collate = rows, batch_size, collate
+        num_rows = min(num_rows, len(rows))
+        served = update * num_rows + np.arange(num_rows, dtype=np.int64)
+        epochs, positions = np.divmod(served, len(rows))
+        order = RowPermutation(len(rows), key=derive_key(seed, "heldout", name))
+        self._order = order.rows(positions, epochs).tolist()
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Mapping[str, torch.Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        start = index * self._batch_size
+        columns = self._rows[self._order[start : start + self._batch_size]]
+        rows = [
+            dict(zip(columns, map(torch.as_tensor, row), strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+        for row in rows:
+            row.setdefault("labels", row["input_ids"])
+        return self._collate(rows)

@@ -1,0 +1,57 @@
+"""Reporters: the callback's numbers in TensorBoard, W&B and every other tracker of `report_to`.
+
+The Trainer calls trackers before user callbacks and hands callbacks no Trainer, so what a callback
+adds to a log comes too late for them. We therefore make the trackers' callbacks a second time, from
+the same `report_to`, and give them our numbers. TensorBoard's writes to the folder of the Trainer's
+own; W&B and its kin join the run that is open.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
+
+
+class Reporters:
+    """The trackers that `args.report_to` names, made on first use."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[TrainerCallback] | None = None
+
+    def log(
+        self,
+        scalars: dict[str, float],
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any,
+    ) -> None:
+        """Gives numbers to all trackers, at the state's step; call it on every rank."""
+        if self._callbacks is None:
+            self._callbacks = [_make(kind, args) for kind in _kinds(args)]
+        for callback in self._callbacks:
+            callback.on_log(args, state, control, logs=dict(scalars), model=model)
+
+    def close(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Closes TensorBoard's file; other runs are the Trainer's to close."""
+        for callback in self._callbacks or []:
+            if isinstance(callback, TensorBoardCallback):
+                callback.on_train_end(args, state, control)
+        self._callbacks = None
+
+
+def _kinds(args: TrainingArguments) -> list[type[TrainerCallback]]:
+    return list(get_reporting_integration_callbacks(args.report_to))
+
+
+def _make(kind: type[TrainerCallback], args: TrainingArguments) -> TrainerCallback:
+    callback = kind()
+    if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+        # The Trainer's own opened its folder when training began; its name holds that second.
+        folders = [path for path in (Path(args.output_dir) / "runs").glob("*") if path.is_dir()]
+        if folders:
+            callback.logging_dir = str(max(folders, key=lambda path: path.stat().st_mtime))
+    return callback

@@ -1,0 +1,157 @@
+"""UpdateRecord: one line of the run's account of itself.
+
+In: what an update measured, decided and cost. Out: the JSON line of `influence.jsonl`, the scalars for
+TensorBoard, W&B and their kin, and the line that a person reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tikmix_hf.files import write_text
+from tikmix_hf.mixture import total_variation
+from tikmix_hf.signals.influence import InfluenceMatrix
+
+# Shape letters: K domains.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class UpdateRecord:
+    """What happened at one update."""
+
+    step: int
+    """Optimizer steps done."""
+    domains: tuple[str, ...]
+    """Names of the K domains."""
+    mixture: NDArray[np.float64]
+    """(K,) the last mixture announced before this update."""
+    proposed: NDArray[np.float64]
+    """(K,) the mixer's answer; `mixture` itself where it had none."""
+    from_sample: int | None
+    """First sample under the new mixture; None where nothing changes."""
+    notes: tuple[str, ...]
+    """What the mixer or the callback has to say, in words."""
+    influence: InfluenceMatrix | None
+    """The measurement; None where it failed."""
+    requested: NDArray[np.float64]
+    """(K,) tokens that the mixtures in force asked for since the last update."""
+    realised: NDArray[np.float64]
+    """(K,) tokens that training read since the last update."""
+    epochs: NDArray[np.float64]
+    """(K,) how often the domain's rows were gone through since the run began."""
+    seconds: float
+    """Wall time of this update; logged, never decided upon."""
+    time_share: float
+    """All updates' share of the wall time since training began in this process."""
+    token_share: float
+    """Tokens measured so far, per token trained so far."""
+
+    @property
+    def change(self) -> float:
+        """Share of tokens that changed domain: total variation, between 0 and 1."""
+        return total_variation(self.mixture, self.proposed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {
+            "step": self.step,
+            "from_sample": self.from_sample,
+            "mixture": self._named(self.mixture),
+            "proposed": self._named(self.proposed),
+            "change": self.change,
+            "notes": list(self.notes),
+            "requested_tokens": self._named(self.requested),
+            "realised_tokens": self._named(self.realised),
+            "epochs": self._named(self.epochs),
+            "seconds": self.seconds,
+            "time_share": self.time_share,
+            "token_share": self.token_share,
+            "influence": None if self.influence is None else self.influence.to_dict(),
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """Returns flat numbers for metric loggers, all under `tikmix/`."""
+        applied_K = self.proposed if self.from_sample is not None else self.mixture
+        tables = {
+            "mixture": applied_K,
+            "proposed": self.proposed,
+            "requested_share": _shares(self.requested),
+            "realised_share": _shares(self.realised),
+            "epochs": self.epochs,
+        }
+        scalars = {
+            f"tikmix/{table}/{name}": float(value)
+            for table, values_K in tables.items()
+            for name, value in zip(self.domains, values_K, strict=True)
+        }
+        for name in ("change", "seconds", "time_share", "token_share"):
+            scalars[f"tikmix/{name}"] = float(getattr(self, name))
+        if self.influence is not None:
+            for target, row, loss in zip(
+                self.influence.targets,
+                self.influence.values,
+                self.influence.target_losses,
+                strict=True,
+            ):
+                scalars[f"tikmix/target_loss/{target}"] = float(loss)
+                for domain, value in zip(self.influence.domains, row, strict=True):
+                    scalars[f"tikmix/influence/{target}/{domain}"] = float(value)
+        return scalars
+
+    def __str__(self) -> str:
+        """The update in one line: when, what changed most, why, and what it cost."""
+        head = f"[tikmix] step {self.step}"
+        cost = f"{self.seconds:.1f} s, {self.time_share:.1%} of the time so far"
+        notes = "".join(f"; {note}" for note in self.notes)
+        if self.from_sample is None:
+            return f"{head}: mixture kept{notes} ({cost})"
+        order = np.argsort(-np.abs(self.proposed - self.mixture), kind="stable")
+        moves = ", ".join(
+            f"{self.domains[k]} {self.mixture[k]:.3f} -> {self.proposed[k]:.3f}" for k in order[:4]
+        )
+        more = f", {len(order) - 4} more" if len(order) > 4 else ""
+        return (
+            f"{head}: from sample {self.from_sample:,} on {moves}{more}; "
+            f"{self.change:.1%} of tokens moved{notes} ({cost})"
+        )
+
+    def _named(self, values_K: NDArray[np.float64]) -> dict[str, float]:
+        return dict(zip(self.domains, values_K.tolist(), strict=True))
+
+
+def append_record(path: Path, record: UpdateRecord) -> None:
+    """Adds the record's line to a JSON-lines file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.to_dict(), allow_nan=False) + "\n")
+
+
+def drop_records_after(path: Path, step: int) -> None:
+    """Takes back the lines of updates after `step`, which a resumed run makes anew."""
+    if not path.is_file():
+        return
+    kept: list[str] = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            is_kept = json.loads(line)["step"] <= step
+        except json.JSONDecodeError:  # the last line of a killed run
+            is_kept = False
+        if is_kept:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def read_records(path: str | Path) -> Sequence[dict[str, Any]]:
+    """Reads the updates of a run from its `influence.jsonl`."""
+    return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+
+
+def _shares(values_K: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values_K / max(float(values_K.sum()), 1.0)
