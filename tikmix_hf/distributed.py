@@ -1,9 +1,9 @@
 """Rank, world size, reductions, and "the same on every rank".
 
-Tensors and picklable objects go in; what comes out is equal on all ranks. The functions speak to the
-process group that the launcher or the Trainer opened, through `torch.distributed` alone: reading it
-changes no state (a second `Accelerator` would wipe the Trainer's), and gloo and NCCL both serve.
-Without a process group there is one rank, and everything here is the identity.
+Tensors and picklable objects go in; what comes out is equal on all ranks. The functions speak to
+the process group that the launcher or the Trainer opened, through `torch.distributed` alone:
+reading it changes no state (a second `Accelerator` would wipe the Trainer's), and gloo and NCCL
+both serve. Without a process group there is one rank, and everything here is the identity.
 
 Law: a failure is everybody's. No function leaves other ranks waiting in a collective because one
 rank raised.

@@ -1,13 +1,13 @@
 """One batch's gradient, taken from a model that is left as it was found.
 
 A collated batch goes in (`input_ids`, `labels`, whatever else the model's forward takes); out come
-the sum of its token losses and the gradient of that sum by every trainable parameter. Sums, not means: batches
-of unequal length then add up to the mean loss per token of everything they hold,
+the sum of its token losses and the gradient of that sum by every trainable parameter. Sums, not
+means: batches of unequal length then add up to the mean loss per token of everything they hold,
 
     g = sum_m grad(sum of token losses of batch m) / sum_m (number of loss tokens of batch m).
 
-`undisturbed` is the frame around it: whatever is measured inside, training goes on bit for bit as if
-nothing had happened.
+`undisturbed` is the frame around it: whatever is measured inside, training goes on bit for bit as
+if nothing had happened.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 IGNORED_LABEL = -100
 """The label of a token that the loss leaves out (the convention of transformers and PyTorch)."""
 
+Gradient = list[Tensor | None]
+"""One tensor per parameter, in its shape; None (zero) where the loss does not reach it."""
+
 
 class BatchGradient(NamedTuple):
     """What one batch contributes."""
 
     loss_sum: Tensor
     """() nats, the sum of the batch's token losses."""
-    gradients: list[Tensor | None]
-    """One per parameter, in its shape and dtype; None where the loss does not reach it (zero)."""
+    gradient: Gradient
+    """Of `loss_sum`, in the parameters' dtypes."""
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -77,20 +80,14 @@ def num_loss_tokens(batch: Mapping[str, Any]) -> int:
 
 
 def batch_gradient(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    batch: Mapping[str, Any],
-    *,
-    reentrant: bool = False,
+    model: nn.Module, parameters: Sequence[nn.Parameter], batch: Mapping[str, Any]
 ) -> BatchGradient:
-    """The gradient of the sum of a batch's token losses.
+    """The gradient of the sum of a batch's token losses, inside `undisturbed`.
 
     Args:
         model: its forward returns an object whose `loss` is the mean over the loss tokens.
         parameters: what to differentiate by.
         batch: at least one loss token; tensors are moved to the parameters' device.
-        reentrant: `checkpoints_reentrantly(model)`. Then the gradient passes through `.grad`,
-            which must be None everywhere and is None again afterwards.
     """
     device = parameters[0].device
     inputs = {
@@ -99,25 +96,35 @@ def batch_gradient(
     }
     with torch.enable_grad():
         loss_sum = model(**inputs, use_cache=False).loss * num_loss_tokens(batch)
-        if not reentrant:
-            gradients = torch.autograd.grad(loss_sum, parameters, allow_unused=True)
-            return BatchGradient(loss_sum.detach(), list(gradients))
+        if not _checkpoints_reentrantly(model):
+            gradient = torch.autograd.grad(loss_sum, parameters, allow_unused=True)
+            return BatchGradient(loss_sum.detach(), list(gradient))
         # torch refuses autograd.grad through reentrant checkpoints.
         loss_sum.backward()
-    gradients = [parameter.grad for parameter in parameters]
+    gradient = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None
-    return BatchGradient(loss_sum.detach(), gradients)
+    return BatchGradient(loss_sum.detach(), gradient)
 
 
-def checkpoints_reentrantly(model: nn.Module) -> bool:
-    """Whether a layer recomputes its activations with torch's reentrant checkpoint."""
-    return any(
-        isinstance(layer._gradient_checkpointing_func, functools.partial)
-        # torch's own default, where the user's settings do not say
-        and layer._gradient_checkpointing_func.keywords.get("use_reentrant", True)
-        for layer in _checkpointing_layers(model)
-    )
+def accumulator(parameters: Sequence[nn.Parameter], *leading: int) -> list[Tensor]:
+    """Zeros of shape (*leading, *shape) per parameter, fp32 where the parameter is narrower."""
+    return [
+        torch.zeros(
+            *leading,
+            *parameter.shape,
+            dtype=torch.promote_types(parameter.dtype, torch.float32),
+            device=parameter.device,
+        )
+        for parameter in parameters
+    ]
+
+
+def add_(sums: Sequence[Tensor], gradient: Gradient) -> None:
+    """Adds a gradient to an accumulator, in place."""
+    for total, own in zip(sums, gradient, strict=True):
+        if own is not None:
+            total.add_(own)
 
 
 @contextmanager
@@ -134,14 +141,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state()  # noqa: NPY002 - training may draw from the global generator
     # Asking for CUDA's states would open a context on every device.
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
@@ -163,9 +171,9 @@ def _gradients_kept(model: nn.Module) -> Iterator[None]:
 def _dropout_off(model: nn.Module) -> Iterator[None]:
     """Evaluation mode everywhere, with gradient checkpointing still on.
 
-    The flags are set one by one, because `train()` and `eval()` may be overridden with side effects.
-    A layer checkpoints only while it is in training mode; its own forward then runs in evaluation
-    mode inside the checkpoint, since some layers draw dropout there and not in a submodule.
+    The flags are set one by one: `train()` and `eval()` may be overridden with side effects. A
+    layer checkpoints only while in training mode; its own forward then runs in evaluation mode
+    inside the checkpoint, since some layers draw dropout there and not in a submodule.
     """
     flags = [(module, module.training) for module in model.modules()]
     layers = [(layer, layer._gradient_checkpointing_func) for layer in _checkpointing_layers(model)]
@@ -174,9 +182,7 @@ def _dropout_off(model: nn.Module) -> Iterator[None]:
             module.training = False
         for layer, checkpoint in layers:
             layer.training = True
-            layer._gradient_checkpointing_func = functools.partial(
-                _checkpoint_in_evaluation_mode, layer, checkpoint
-            )
+            layer._gradient_checkpointing_func = _EvaluatingCheckpoint(layer, checkpoint)
         yield
     finally:
         for layer, checkpoint in layers:
@@ -185,20 +191,43 @@ def _dropout_off(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _checkpoint_in_evaluation_mode(
-    layer: nn.Module, checkpoint: Callable[..., Any], forward: Callable[..., Any], *inputs: Any
-) -> Any:
-    def evaluate(*inputs: Any) -> Any:
-        layer.training = False
-        try:
-            return forward(*inputs)
-        finally:
-            layer.training = True
+class _EvaluatingCheckpoint:
+    """A layer's checkpoint function, inside which the layer is in evaluation mode."""
 
-    return checkpoint(evaluate, *inputs)
+    def __init__(self, layer: nn.Module, checkpoint: Callable[..., Any]) -> None:
+        self.layer, self.checkpoint = layer, checkpoint
+
+    def __call__(self, forward: Callable[..., Any], *inputs: Any) -> Any:
+        """`checkpoint(forward, *inputs)`, now and when the backward pass recomputes it."""
+
+        def evaluate(*inputs: Any) -> Any:
+            self.layer.training = False
+            try:
+                return forward(*inputs)
+            finally:
+                self.layer.training = True
+
+        return self.checkpoint(evaluate, *inputs)
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether this is torch's reentrant checkpoint."""
+        # transformers binds the choice as a keyword; where it did not, torch's own default counts.
+        return isinstance(self.checkpoint, functools.partial) and self.checkpoint.keywords.get(
+            "use_reentrant", True
+        )
 
 
-def _checkpointing_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+def _checkpoints_reentrantly(model: nn.Module) -> bool:
+    return any(
+        isinstance(layer._gradient_checkpointing_func, _EvaluatingCheckpoint)
+        and layer._gradient_checkpointing_func.reentrant
+        for layer in _checkpointing_layers(model)
+    )
+
+
+def _checkpointing_layers(model: nn.Module) -> list[Any]:
+    # Any: transformers assigns the layers' checkpoint function without declaring it.
     return [
         module
         for module in model.modules()

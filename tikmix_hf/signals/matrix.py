@@ -1,7 +1,7 @@
 """What a measurement of influence says, and its file.
 
-`GroupInfluence.measure` makes an `InfluenceMatrix`; mixers, report and plots read it. The file is JSON
-with a format tag; unknown standard errors (NaN) are null there.
+`GroupInfluence.measure` makes an `InfluenceMatrix`; mixers, report and plots read it. The file is
+JSON with a format tag; unknown standard errors (NaN) are null there.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class InfluenceMatrix:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: on another format or version, on missing or unknown fields, and as the class.
+            ValueError: on another format or version, missing or unknown fields, and as the class.
         """
         tag = (fields.get("format"), fields.get("version"))
         if tag != (FORMAT, VERSION):

@@ -89,8 +89,8 @@ class Adam:
     A parameter that never received a gradient has v = 0.
 
     Raises:
-        ValueError: without an optimizer, with one that keeps no `exp_avg_sq`, before its first step,
-            if it does not hold every trainable parameter, or if `damping` is not positive.
+        ValueError: without an optimizer, with one that keeps no `exp_avg_sq`, before its first
+            step, if it does not hold every trainable parameter, or if `damping` is not positive.
     """
 
     side: ClassVar[Side] = "target"
@@ -113,12 +113,12 @@ class Adam:
         self._floor = damping * sqrt_sum / sum(parameter.numel() for parameter in parameters)
         if not 0 < self._floor < float("inf"):
             raise ValueError(
-                f"the optimizer's second moments must be finite and not all zero; the mean of their "
-                f"square roots is {self._floor / damping}."
+                f"the optimizer's second moments must be finite and not all zero; the mean of "
+                f"their square roots is {self._floor / damping}."
             )
 
     def __call__(self, gradient: Tensor, parameter: int, span: slice) -> Tensor:
-        """g / (sqrt(v) + damping mean(sqrt(v)))."""
+        """The gradient divided by sqrt(v) + damping mean(sqrt(v))."""
         moment = self._moments[parameter]
         if moment is None:
             return gradient / self._floor
@@ -164,11 +164,11 @@ def _second_moments(
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer | AcceleratedOptimizer | None,
 ) -> list[tuple[Tensor, float] | None]:
-    """Each parameter's `exp_avg_sq` and bias correction 1 - beta_2^t; None before its first step."""
-    if optimizer is None:
-        raise ValueError(_no_adam("needs the `optimizer` that trains the model; got None"))
+    """Each parameter's `exp_avg_sq` and correction 1 - beta_2^t; None before its first step."""
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer
+    if optimizer is None:
+        raise ValueError(_no_adam("needs the `optimizer` that trains the model; got None"))
     kind = type(optimizer).__name__
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
     moments: list[tuple[Tensor, float] | None] = []
@@ -177,8 +177,7 @@ def _second_moments(
             raise ValueError(
                 _no_adam(f"needs every trainable parameter in {kind}; one is not in it")
             )
-        # `.state` makes an entry for whatever it is asked: look before reading.
-        state = optimizer.state[parameter] if parameter in optimizer.state else {}
+        state = optimizer.state.get(parameter, {})  # [] would make an entry
         if "betas" not in groups[parameter] or (state and "exp_avg_sq" not in state):
             raise ValueError(_no_adam(f"needs an optimizer with `exp_avg_sq`; {kind} keeps none"))
         if not state:
