@@ -272,15 +272,21 @@ def _check_batches(
 ) -> int:
     """The number of batches, once every rank is known to have the same plan."""
     plan = []
-    for argument, parts in (("domain_batches", domain_batches), ("target_batches", target_batches)):
-        if not parts:
-            raise ValueError(f"`{argument}` must name at least one sequence of batches; got none.")
-        for name, batches in parts.items():
-            if isinstance(batches, Mapping):
-                raise TypeError(
-                    f"`{argument}`[{name!r}] must be a sequence of batches; got one batch. Put it "
-                    f"in a list."
+    with distributed.FailTogether():
+        for argument, parts in (
+            ("domain_batches", domain_batches),
+            ("target_batches", target_batches),
+        ):
+            if not parts:
+                raise ValueError(
+                    f"`{argument}` must name at least one sequence of batches; got none."
                 )
-            plan.append((argument, name, len(batches)))
+            for name, batches in parts.items():
+                if isinstance(batches, Mapping):
+                    raise TypeError(
+                        f"`{argument}`[{name!r}] must be a sequence of batches; got one batch. Put it "
+                        f"in a list."
+                    )
+                plan.append((argument, name, len(batches)))
     distributed.check_identical("the names and numbers of batches", repr(plan).encode())
     return sum(num_batches for *_, num_batches in plan)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +134,13 @@ class InfluenceMatrix:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file; a reader sees the old one or the whole new one."""
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, allow_nan=False, indent=1)
-                file.write("\n")
+            temporary.write_text(text + "\n", encoding="utf-8")
             os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InfluenceMatrix:

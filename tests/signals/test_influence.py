@@ -1,0 +1,330 @@
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    Quadratic,
+    domains,
+    gpt2,
+    llama,
+    mean_token_gradient,
+    quadratic_batch,
+    reference,
+    rows,
+    split,
+    targets,
+)
+
+from tikmix_hf.signals import GroupInfluence, preconditioners
+
+MODELS = {
+    "llama tied": lambda dtype: llama(dtype),
+    "llama untied": lambda dtype: llama(dtype, tied=False),
+    "gpt2": gpt2,
+}
+UNIT_OF_ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
+
+
+def trained(model, num_steps=3):
+    """The optimizer after a few real steps, so that its second moments are biased."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(num_steps):
+        model(**rows(step, 3)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return optimizer
+
+
+def inverse_hessians(model, optimizer, damping):
+    """The four formulas on the whole flat gradient."""
+    parameters = list(dict.fromkeys(model.parameters()))
+    beta2 = optimizer.param_groups[0]["betas"][1]
+    v_hat = torch.cat(
+        [
+            (state["exp_avg_sq"].double() / (1 - beta2 ** float(state["step"]))).flatten()
+            for state in map(optimizer.state.get, parameters)
+        ]
+    )
+    denominator = v_hat.sqrt() + damping * v_hat.sqrt().mean()
+    return {
+        "identity": lambda g: g,
+        "adam": lambda g: g / denominator,
+        "adam_unit": lambda g: g / denominator / (g / denominator).norm(),
+        "sign": torch.sign,
+    }
+
+
+@pytest.mark.parametrize("name", preconditioners.available())
+@pytest.mark.parametrize("model_name", MODELS)
+def test_influence_equals_the_sample_by_sample_reference(model_name, name):
+    model = MODELS[model_name](torch.float64)
+    optimizer = trained(model)
+    matrix = GroupInfluence(model, preconditioner=name, optimizer=optimizer, damping=0.2).measure(
+        domains(), targets()
+    )
+    expected = reference(
+        model, domains(), targets(), inverse_hessians(model, optimizer, damping=0.2)[name]
+    )
+    # All is float64, and a sign flips only where a gradient is zero: far below the promised 1e-6.
+    error = (matrix.values - expected) / np.abs(expected).max(axis=1, keepdims=True)
+    assert np.abs(error).max() < 1e-9
+    assert abs(error.mean()) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["identity", "adam", "adam_unit"])
+def test_float32_influence_equals_the_float64_reference_up_to_rounding(name):
+    model = llama(torch.float32)
+    optimizer = trained(model)
+    matrix = GroupInfluence(model, preconditioner=name, optimizer=optimizer).measure(
+        domains(), targets()
+    )
+    expected = reference(
+        model.double(), domains(), targets(), inverse_hessians(model, optimizer, 0.1)[name]
+    )
+    # Some hundred roundings on the way through two layers and back, each of one unit.
+    tolerance = 300 * UNIT_OF_ROUNDING[torch.float32] * np.abs(expected).max(1, keepdims=True)
+    assert (np.abs(matrix.values - expected) <= tolerance).all()
+
+
+def test_float32_sign_differs_from_float64_only_where_the_gradient_is_rounding():
+    model = llama(torch.float32)
+    matrix = GroupInfluence(model).measure(domains(), targets())
+    model.double()
+    for j, target_batches in enumerate(targets().values()):
+        f = mean_token_gradient(model, target_batches)
+        for k, domain_batches in enumerate(domains().values()):
+            g = mean_token_gradient(model, domain_batches)
+            undecided = g.abs() < 300 * UNIT_OF_ROUNDING[torch.float32] * g.abs().max()
+            tolerance = 2 * f[undecided].abs().sum() + 300 * 2.0**-24 * f.abs().sum()
+            assert abs(matrix.values[j, k] - float(f @ g.sign())) <= tolerance
+            assert tolerance < 0.05 * np.abs(matrix.values[j]).max()  # else it proves nothing
+
+
+def test_positive_influence_lowers_the_target_and_by_that_much_on_a_known_hessian():
+    centres = {"near": [1.0, 0.0], "far": [-2.0, 1.0], "side": [0.0, 3.0]}
+    target_centre = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    curvature, upweight = 3.0, 1e-6
+    shares = torch.full((3,), 1 / 3, dtype=torch.float64)
+    centres_K = torch.tensor(list(centres.values()), dtype=torch.float64)
+
+    def target_loss_at_the_optimum(shares):
+        optimum = shares @ centres_K / shares.sum()
+        return curvature / 2 * (optimum - target_centre).square().sum()
+
+    model = Quadratic(shares @ centres_K, curvature)
+    matrix = GroupInfluence(model, preconditioner="identity").measure(
+        {name: [quadratic_batch(centre)] for name, centre in centres.items()},
+        {"task": [quadratic_batch(target_centre)]},
+    )
+    for k in range(3):
+        more = shares.clone()
+        more[k] += upweight
+        change = target_loss_at_the_optimum(more) - target_loss_at_the_optimum(shares)
+        # d optimum / d eps = -H^-1 g_k with H = curvature * 1; the next order is O(upweight).
+        assert float(change / upweight) == pytest.approx(-matrix.values[0, k] / curvature, abs=1e-4)
+    assert matrix.values[0, 0] > 0 > matrix.values[0, 1]
+    by_sign = GroupInfluence(model).measure(
+        {name: [quadratic_batch(centre)] for name, centre in centres.items()},
+        {"task": [quadratic_batch(target_centre)]},
+    )
+    f = curvature * (model.theta.detach() - target_centre)
+    signs = torch.sign(model.theta.detach() - centres_K)
+    np.testing.assert_allclose(by_sign.values[0], (signs @ f).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", preconditioners.available())
+def test_another_split_into_microbatches_changes_nothing_but_the_standard_error(name):
+    model = llama()
+    optimizer = trained(model)
+    influence = GroupInfluence(model, preconditioner=name, optimizer=optimizer)
+    twos, threes = (
+        influence.measure(domains(2), targets(2)),
+        influence.measure(domains(3), targets(3)),
+    )
+    # Sums of float64 in another order.
+    np.testing.assert_allclose(threes.values, twos.values, rtol=1e-9)
+    np.testing.assert_allclose(threes.domain_losses, twos.domain_losses, rtol=1e-12)
+    np.testing.assert_allclose(threes.target_losses, twos.target_losses, rtol=1e-12)
+    assert threes.num_tokens == twos.num_tokens == 9 * 18 + 5 * 7 + 4 * 12
+    assert not np.allclose(threes.stderr, twos.stderr)
+
+
+@pytest.mark.parametrize("name", preconditioners.available())
+def test_reordering_domains_and_targets_only_permutes(name):
+    model = llama()
+    influence = GroupInfluence(model, preconditioner=name, optimizer=trained(model))
+    forward = influence.measure(domains(), targets())
+    backward = influence.measure(
+        dict(reversed(domains().items())), dict(reversed(targets().items()))
+    )
+    assert backward.domains == ("books", "code", "web")
+    assert backward.targets == ("boolq", "arc")
+    np.testing.assert_array_equal(backward.values, forward.values[::-1, ::-1])
+    # Pooling over targets sums in another order.
+    np.testing.assert_allclose(backward.stderr, forward.stderr[::-1, ::-1], rtol=1e-12)
+
+
+def test_losses_are_means_over_all_tokens_and_not_over_batches():
+    model = llama()
+    matrix = GroupInfluence(model).measure(domains(), targets())
+    for name, loss in zip(matrix.targets, matrix.target_losses, strict=True):
+        loss_sum, num_tokens = 0.0, 0
+        for batch in targets(size=1)[name]:
+            counted = int((batch["labels"][:, 1:] != -100).sum())
+            loss_sum += model(**batch).loss.item() * counted
+            num_tokens += counted
+        assert loss == pytest.approx(loss_sum / num_tokens, rel=1e-12)
+
+
+def test_standard_errors_of_a_linear_preconditioner_are_those_of_the_ratio_of_its_batches():
+    model = llama()
+    matrix = GroupInfluence(model, preconditioner="identity").measure(domains(), targets())
+    f = mean_token_gradient(model, targets()["arc"])
+    tokens = np.array([int((b["labels"][:, 1:] != -100).sum()) for b in domains()["web"]])
+    ratios = np.array([float(f @ mean_token_gradient(model, [b])) for b in domains()["web"]])
+    residuals = tokens * (ratios - matrix.values[0, 0])
+    num = len(tokens)
+    expected = np.sqrt(num / (num - 1) * (residuals**2).sum()) / tokens.sum()
+    assert matrix.stderr[0, 0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_standard_errors_of_sign_come_from_even_and_odd_batches():
+    model = llama()
+    matrix = GroupInfluence(model).measure(domains(), targets())
+    halves = [
+        reference(model, {"web": domains()["web"][half::2]}, targets(), torch.sign)[:, 0]
+        for half in (0, 1)
+    ]
+    norms = np.array([float(mean_token_gradient(model, b).norm()) for b in targets().values()])
+    expected = norms * np.sqrt((((halves[0] - halves[1]) / norms) ** 2).mean() / 2)
+    np.testing.assert_allclose(matrix.stderr[:, 0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["identity", "sign"])
+def test_a_single_microbatch_has_no_standard_error(name):
+    matrix = GroupInfluence(llama(), preconditioner=name).measure(
+        {"one": domains()["web"][:1], "two": domains()["web"][:2]}, targets()
+    )
+    assert np.isnan(matrix.stderr[:, 0]).all()
+    assert (matrix.stderr[:, 1] > 0).all()
+
+
+def test_a_batch_without_loss_tokens_counts_for_nothing():
+    masked = rows(3, 2)
+    masked["labels"][:] = -100
+    model = llama()
+    plain = GroupInfluence(model).measure(domains(), targets())
+    web = domains()["web"]
+    # At the end, so that no other batch changes its half.
+    padded = GroupInfluence(model).measure(domains() | {"web": [*web, masked]}, targets())
+    np.testing.assert_array_equal(padded.values, plain.values)
+    np.testing.assert_array_equal(padded.stderr, plain.stderr)
+    assert padded.num_tokens == plain.num_tokens
+    with pytest.raises(ValueError, match="domain 'web' has no loss token in its 1 batches"):
+        GroupInfluence(model).measure({"web": [masked]}, targets())
+    with pytest.raises(ValueError, match="target 'arc' has no loss token in its 0 batches"):
+        GroupInfluence(model).measure(domains(), {"arc": []})
+
+
+def test_frozen_and_unreached_parameters_have_no_influence():
+    model = llama(tied=False)
+    model.unreached = torch.nn.Parameter(torch.ones(5))
+    model.model.embed_tokens.requires_grad_(False)
+    matrix = GroupInfluence(model).measure(domains(), targets())
+    del model.unreached
+    expected = reference(model, domains(), targets(), torch.sign)
+    np.testing.assert_allclose(matrix.values, expected, rtol=1e-9)
+
+
+class LazyBatches:
+    def __init__(self, batches):
+        self.batches, self.touched = batches, []
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        self.touched.append(index)
+        return self.batches[index]
+
+
+def test_lazy_sequences_are_read_once_in_order():
+    lazy = LazyBatches(domains()["web"])
+    GroupInfluence(llama()).measure({"web": lazy}, targets())
+    assert lazy.touched == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["identity", "sign"])
+def test_a_loss_that_is_not_finite_names_its_batch(name):
+    model = Quadratic([1.0, 2.0])
+    good, bad = quadratic_batch([0.0, 0.0]), quadratic_batch([0.0, float("nan")])
+    influence = GroupInfluence(model, preconditioner=name)
+    with pytest.raises(FloatingPointError, match="domain 'web', batch 1: the loss"):
+        influence.measure({"web": [good, bad]}, {"arc": [good]})
+    with pytest.raises(FloatingPointError, match="target 'arc', batch 0: the loss"):
+        influence.measure({"web": [good]}, {"arc": [bad]})
+
+
+class InfiniteSlope(Quadratic):
+    def forward(self, input_ids, labels, centre, use_cache):
+        output = super().forward(input_ids, labels, centre, use_cache)
+        output.loss = output.loss + (self.theta - centre).abs().sum().sqrt()
+        return output
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_names_its_batch():
+    model = InfiniteSlope([1.0, 2.0])  # sqrt has no slope at 0
+    good, bad = quadratic_batch([0.0, 0.0]), quadratic_batch([1.0, 2.0])
+    for name in ("identity", "sign"):
+        with pytest.raises(FloatingPointError, match="domain 'web', batch 2: the gradient"):
+            GroupInfluence(model, preconditioner=name).measure(
+                {"web": [good, good, bad]}, {"arc": [good]}
+            )
+
+
+def test_bad_batches_are_refused_by_name():
+    influence = GroupInfluence(llama())
+    unlabelled = {"input_ids": rows(0, 2)["input_ids"]}
+    with pytest.raises(ValueError, match=r"domain 'code', batch 1: a batch must have `labels`"):
+        influence.measure({"code": [rows(0, 2), unlabelled]}, targets())
+    with pytest.raises(TypeError, match=r"`target_batches`\['arc'\].*Put it in a list"):
+        influence.measure(domains(), {"arc": rows(0, 2)})
+    with pytest.raises(TypeError, match="`labels` must be a tensor; got list"):
+        influence.measure({"web": [{"input_ids": [1], "labels": [1]}]}, targets())
+    with pytest.raises(ValueError, match="`domain_batches` must name at least one"):
+        influence.measure({}, targets())
+    with pytest.raises(ValueError, match="Did you mean 'sign'"):
+        GroupInfluence(llama(), preconditioner="sgn")
+
+
+def test_a_model_without_trainable_parameters_is_refused():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        GroupInfluence(llama().requires_grad_(False)).measure(domains(), targets())
+
+
+def test_bfloat16_gradients_are_summed_in_float32():
+    model = llama(torch.bfloat16)
+    num_batches = 64
+    batches = split(rows(5, num_batches), 1)
+    by_sixty_four = GroupInfluence(model, preconditioner="identity").measure(
+        {"web": batches[:1]}, {"all": batches}
+    )
+    sums, num_tokens = 0.0, 0
+    parameters = list(dict.fromkeys(model.parameters()))
+    for batch in batches:
+        counted = int((batch["labels"][:, 1:] != -100).sum())
+        gradient = torch.autograd.grad(model(**batch).loss * counted, parameters)
+        if batch is batches[0]:
+            g = torch.cat([one.double().flatten() for one in gradient]) / counted
+        sums = sums + torch.cat([one.double().flatten() for one in gradient])
+        num_tokens += counted
+    # The same bfloat16 gradients summed in float64; 64 float32 roundings.
+    assert by_sixty_four.values[0, 0] == pytest.approx(
+        float(sums @ g) / num_tokens, abs=64 * 2.0**-24 * float(sums.norm() * g.norm()) / num_tokens
+    )
+
+
+def test_the_progress_bar_counts_batches(capsys):
+    GroupInfluence(llama()).measure(domains(), targets(), progress=True)
+    assert "14/14" in capsys.readouterr().err
+    GroupInfluence(llama()).measure(domains(), targets())
+    assert capsys.readouterr().err == ""
