@@ -88,6 +88,7 @@ def test_labels_keep_apart_in_order_and_inside_even_where_bands_vanish(num_domai
         path=tmp_path / "mixture.png",
     )
     (axes,) = figure.axes
+    figure.draw_without_rendering()  # extents in pixels of the figure, not of the file
     # An annotation's own extent would include its leader line.
     boxes = [Text.get_window_extent(label) for label in axes.texts]
     assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
