@@ -23,8 +23,7 @@ from tikmix_hf.mixers._simplex_program import Program
 
 Array = NDArray[np.float64]
 
-# 10 steps are usual, 25 are rare.
-MAX_STEPS = 100
+MAX_STEPS = 100  # 10 are usual, 25 are rare
 # A hundredth of what the certificate asks for.
 _GOAL = 1e-9
 _FRACTION = 0.99  # Mehrotra's, of the way to the boundary

@@ -46,8 +46,6 @@ Box = tuple[ArrayLike, ArrayLike]
 SOLVERS = {"interior_point": interior_point, "slsqp": slsqp}
 # The least slack leaves a single mixture and a solver no interior; this much more leaves one.
 _INTERIOR = 1e-7
-# A tenth of what separates two certified answers at gamma = 1: such a mixture is the one in force.
-_SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,8 +160,7 @@ def solve_certified(
     relaxed = shortfall + _INTERIOR if shortfall > -_INTERIOR else 0.0
     program = replace(program, floor_J=program.floor_J - relaxed)
     mixture_K, bound, found_by = certified(program, solvers)
-    near = in_box and bool(np.abs(mixture_K - current_K).max() <= _SAME)
-    kept = near and program.certifies(current_K, bound)
+    kept = in_box and program.certifies(current_K, bound)  # nothing is gained by moving
     mixture_K = current_K if kept else mixture_K
     helped_J = program.gain_JK.max(axis=1) > 0.5  # 1 where a domain helps
     return Solution(
@@ -176,7 +173,7 @@ def solve_certified(
         unhelped=tuple(np.flatnonzero(moved_J)[~helped_J].tolist()),
         unmoved=tuple(np.flatnonzero(~moved_J).tolist()),
         kept=kept,
-        improvable=not near or program.least_shortfall() < -MAX_VIOLATION,
+        improvable=not kept or program.least_shortfall() < -MAX_VIOLATION,
     )
 
 

@@ -1,0 +1,299 @@
+"""TiKMiX-D against Clarabel, closed forms and the invariances of equations 9-11."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from tikmix_hf import mixers
+from tikmix_hf.mixers._interior_point import interior_point
+from tikmix_hf.mixers._simplex_program import paper_program
+from tikmix_hf.mixers._slsqp import slsqp
+from tikmix_hf.mixers.base import MixerError, Signals
+from tikmix_hf.mixers.tikmix_d import TikMixD, solve, solve_certified
+from tikmix_hf.mixture import Constraints
+
+certificates = runpy.run_path(
+    str(Path(__file__).parents[2] / "eval" / "solver_certificates.py"), run_name="certificates"
+)
+FAMILIES, COEFFICIENTS = certificates["FAMILIES"], certificates["COEFFICIENTS"]
+instance, objective = certificates["instance"], certificates["objective"]
+normalised, reference = certificates["normalised"], certificates["reference"]
+
+# What the task asks of an answer, in units of max(1, |f*|) and of a row's largest influence.
+SAME_OBJECTIVE, SATISFIED = 1e-6, 1e-8
+# Two certified answers differ by 2e-7 in f; gamma = 1 makes f 1-strongly convex in |.|_1 (Pinsker),
+# so their shares differ by at most sqrt(2 * 2e-7) < 1e-3; observed: below 1e-6.
+SAME_MIXTURE = 1e-3
+
+
+def assert_optimal(values_JK, current_K, mixture_K, coefficients, box=None):
+    guard_JK = normalised(values_JK)[1]
+    found = objective(values_JK, mixture_K, coefficients)
+    reference_K = reference(values_JK, current_K, coefficients, box)
+    best = objective(values_JK, reference_K, coefficients)
+    assert abs(found - best) <= SAME_OBJECTIVE * max(1, abs(best))
+    assert (guard_JK @ mixture_K >= guard_JK @ current_K - SATISFIED).all()
+    assert (mixture_K >= 0).all()
+    assert mixture_K.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answer_is_clarabels_or_better(family):
+    """No instance is excused: Clarabel settled all of these within the tolerance."""
+    rng = np.random.default_rng(FAMILIES.index(family))
+    for i in range(20):
+        sizes = rng.integers(1, 21), (200 if i == 0 else rng.integers(2, 30))
+        values_JK, current_K = instance(family, rng, *sizes)
+        coefficients = COEFFICIENTS[i % len(COEFFICIENTS)]
+        solution = solve_certified(values_JK, current_K, coefficients)
+        assert_optimal(values_JK, current_K, solution.mixture, coefficients)
+
+
+def test_floors_and_caps_are_met_at_the_optimum_of_the_box():
+    rng = np.random.default_rng(1)
+    for i in range(30):
+        values_JK, current_K = instance(FAMILIES[i % len(FAMILIES)], rng, 4, 9)
+        box = current_K * 0.8, np.minimum(1, current_K * 1.3)
+        coefficients = COEFFICIENTS[i % len(COEFFICIENTS)]
+        solution = solve_certified(values_JK, current_K, coefficients, constraints=box)
+        assert (solution.mixture >= box[0]).all()
+        assert (solution.mixture <= box[1]).all()
+        assert_optimal(values_JK, current_K, solution.mixture, coefficients, box)
+        assert solution.slack == 0
+
+
+def test_a_bound_below_which_no_feasible_mixture_lies_comes_from_any_multipliers():
+    rng = np.random.default_rng(2)
+    for i in range(200):
+        values_JK, current_K = instance("gaussian", rng, 3, 5)
+        coefficients = COEFFICIENTS[i % len(COEFFICIENTS)]
+        lower_K, upper_K = 0.7 * current_K, np.minimum(1, current_K * 1.4)
+        box = (lower_K, upper_K) if i % 2 else (np.zeros(5), np.ones(5))
+        program = paper_program(values_JK, current_K, coefficients, box, np.zeros(3))
+        num_spread = len(program.spread_NK)
+        bound = program.bound(rng.exponential(size=3) - 0.2, rng.standard_normal(num_spread))
+        mixture_K = solve(values_JK, current_K, constraints=box)
+        assert bound <= objective(values_JK, mixture_K, coefficients) + SATISFIED
+        assert bound <= objective(values_JK, current_K, coefficients)
+
+
+def test_the_bound_is_tight_where_fixed_shares_and_floors_leave_one_mixture():
+    lower_K, upper_K = np.array([0.9, 0.05]), np.array([0.9, 0.2])
+    solution = solve_certified([[1.0, -1.0]], [0.5, 0.5], constraints=(lower_K, upper_K))
+    np.testing.assert_allclose(solution.mixture, [0.9, 0.1], rtol=1e-12)
+    assert solution.gap == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+def test_the_gradient_is_that_of_finite_differences(coefficients):
+    rng = np.random.default_rng(3)
+    values_JK, current_K = instance("gaussian", rng, 4, 6)
+    box = np.zeros(6), np.ones(6)
+    program = paper_program(values_JK, current_K, coefficients, box, np.zeros(4))
+    numeric_K = approx_fprime(current_K, program.objective, 1e-7)
+    # Forward differences err by step * |f''| / 2 <= 1e-7 / min w, and by rounding / step = 1e-8.
+    np.testing.assert_allclose(
+        program.gradient(current_K), numeric_K, atol=1e-7 / current_K.min() + 1e-6
+    )
+    assert program.objective(current_K) == pytest.approx(
+        objective(values_JK, current_K, coefficients), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("solver", [interior_point, slsqp])
+def test_either_solver_brings_multipliers_that_certify_a_regular_instance(solver):
+    values_JK, current_K = instance("gaussian", np.random.default_rng(4), 3, 12)
+    box = np.zeros(12), np.ones(12)
+    program = paper_program(values_JK, current_K, (1.0, 1.0, 1.0), box, np.zeros(3))
+    mixture_K, guard_J, spread_N = solver(program)
+    assert program.certifies(mixture_K / mixture_K.sum(), program.bound(guard_J, spread_N))
+    assert not program.certifies(current_K, program.bound(guard_J, spread_N))
+
+
+def test_an_uncertified_point_is_an_error_and_no_answer(monkeypatch):
+    def wrong(program):
+        uniform_K = np.full(len(program.lower_K), 1 / len(program.lower_K))
+        return uniform_K, np.zeros(len(program.floor_J)), np.zeros(len(program.spread_NK))
+
+    monkeypatch.setitem(mixers.tikmix_d.SOLVERS, "interior_point", wrong)
+    values_JK, current_K = instance("gaussian", np.random.default_rng(5), 3, 12)
+    with pytest.raises(MixerError, match=r"no certified optimum \(interior_point: gap"):
+        solve_certified(values_JK, current_K, solver="interior_point")
+    assert solve_certified(values_JK, current_K).solver == "slsqp"
+
+
+def test_one_target_and_a_slack_constraint_give_a_softmax():
+    rng = np.random.default_rng(6)
+    row_K = rng.random(7) + 0.1
+    worst_K = np.eye(7)[row_K.argmin()]
+    logit_K = 2.0 * row_K / row_K.max() / 0.5
+    expected_K = np.exp(logit_K) / np.exp(logit_K).sum()
+    # The gap of 1e-7 at gamma = 0.5 leaves |w - w*|_1 <= sqrt(2 * 1e-7 / 0.5), see SAME_MIXTURE.
+    found_K = solve(row_K[None], worst_K, beta=2.0, gamma=0.5)
+    np.testing.assert_allclose(found_K, expected_K, atol=6e-4)
+
+
+def test_without_entropy_and_spread_one_target_takes_the_best_domain():
+    found_K = solve([[0.1, 0.7, 0.3]], np.full(3, 1 / 3), alpha=0, gamma=0)
+    np.testing.assert_allclose(found_K, [0, 1, 0], atol=1e-6)
+
+
+def test_renaming_domains_and_targets_only_permutes():
+    rng = np.random.default_rng(7)
+    values_JK, current_K = instance("gaussian", rng, 5, 12)
+    order_K, order_J = rng.permutation(12), rng.permutation(5)
+    found_K = solve(values_JK, current_K)
+    renamed_K = solve(values_JK[order_J][:, order_K], current_K[order_K])
+    np.testing.assert_allclose(renamed_K, found_K[order_K], atol=SAME_MIXTURE)
+    assert np.abs(found_K - current_K).max() > 10 * SAME_MIXTURE
+
+
+def test_the_scale_of_a_row_changes_nothing():
+    rng = np.random.default_rng(8)
+    values_JK, current_K = instance("gaussian", rng, 5, 12)
+    scale_J1 = 2.0 ** rng.integers(-40, 20, (5, 1))  # powers of two: not even rounding differs
+    np.testing.assert_array_equal(
+        solve(values_JK * scale_J1, current_K), solve(values_JK, current_K)
+    )
+    np.testing.assert_allclose(
+        solve(values_JK * 3e-12, current_K), solve(values_JK, current_K), atol=SAME_MIXTURE
+    )
+
+
+def test_the_optimum_beats_the_mixture_in_force_and_harms_no_target():
+    rng = np.random.default_rng(9)
+    values_JK, current_K = instance("gaussian", rng, 4, 20)
+    mixture_K = solve(values_JK, current_K)
+    better = objective(values_JK, mixture_K, (1, 1, 1))
+    assert better < objective(values_JK, current_K, (1, 1, 1)) - 0.1
+    assert (values_JK @ mixture_K >= values_JK @ current_K - SATISFIED).all()
+    assert not mixture_K.flags.writeable
+    assert mixture_K.dtype == np.float64
+
+
+def test_opposed_targets_keep_the_mixture_in_force_and_say_so():
+    current_K = np.array([0.3, 0.7])
+    solution = solve_certified([[1.0, 0.0], [0.0, 1.0]], current_K)
+    np.testing.assert_array_equal(solution.mixture, current_K)
+    assert solution.notes(("a", "b")) == ("no mixture improves every target; kept",)
+
+
+def test_an_optimum_already_in_force_is_not_called_unimprovable():
+    row_K = np.array([1.0, 0.0])
+    optimum_K = np.exp(row_K) / np.exp(row_K).sum()
+    solution = solve_certified(row_K[None], optimum_K)
+    np.testing.assert_array_equal(solution.mixture, optimum_K)
+    assert solution.notes(("a",)) == ("the mixture in force is the optimum; kept",)
+
+
+def test_constraints_win_with_the_least_slack():
+    """Only the first domain helps and it may have 0.3 where it had 0.5: the shortfall is 0.2."""
+    box = np.zeros(2), np.array([0.3, 1.0])
+    solution = solve_certified([[1.0, 0.0]], [0.5, 0.5], constraints=box)
+    np.testing.assert_allclose(solution.mixture, [0.3, 0.7], atol=1e-6)
+    assert solution.slack == pytest.approx(0.2, abs=2e-7)
+    assert solution.notes(("a",)) == (
+        "constraints exclude the mixture in force; Pareto slack 2.0e-01",
+    )
+
+
+def test_constraints_that_exclude_the_mixture_but_no_improvement_use_no_slack():
+    box = np.array([0.6, 0.0]), np.ones(2)
+    solution = solve_certified([[1.0, 0.0]], [0.5, 0.5], constraints=box)
+    assert solution.slack == 0
+    assert solution.notes(("a",)) == ()
+
+
+def test_targets_without_help_or_movement_are_named():
+    solution = solve_certified([[-1.0, -3.0], [0.0, 0.0], [1.0, 2.0]], [0.5, 0.5])
+    assert solution.unhelped == (0,)
+    assert solution.unmoved == (1,)
+    notes = solution.notes(("arc", "piqa", "boolq"))
+    assert "target arc: no domain helps, divided by its largest |influence|" in notes
+    assert "target piqa: no domain moves it, left out" in notes
+    only_moved = solve([[-1.0, -3.0], [1.0, 2.0]], [0.5, 0.5])
+    np.testing.assert_array_equal(solution.mixture, only_moved)
+
+
+def test_a_single_domain_has_everything():
+    np.testing.assert_allclose(solve([[2.0], [-1.0]], [1.0]), [1.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([[0.0, 0.0]], "zero everywhere"), ([[1.0, np.nan]], "finite; got nan at target 0, domain 1")],
+)
+def test_values_that_say_nothing_are_a_mixer_error(values, reason):
+    with pytest.raises(MixerError, match=reason):
+        solve(values, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"alpha": -1.0}, "`alpha` must be finite and not negative; got -1.0"),
+        ({"gamma": np.inf}, "`gamma`"),
+        ({"constraints": (np.zeros(3), np.ones(3))}, "`constraints` must be two arrays of 2"),
+        ({"constraints": (np.zeros(2), np.full(2, 0.4))}, "leave room for a mixture"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        solve([[1.0, 0.0]], [0.5, 0.5], **settings)
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(ValueError, match="'auto' or one of interior_point, slsqp"):
+        solve_certified([[1.0, 0.0]], [0.5, 0.5], solver="newton")
+
+
+def signals(**changes):
+    fields = {
+        "step": 10,
+        "domains": ("web", "code"),
+        "targets": ("arc", "piqa"),
+        "mixture": np.array([0.5, 0.5]),
+        "influence": np.array([[1.0, 0.0], [0.0, 1.0]]),
+    }
+    return Signals(**{**fields, **changes})
+
+
+def test_the_mixer_binds_constraints_by_name_and_notes_what_happened():
+    mixer = TikMixD(constraints=Constraints(caps={"web": 0.2}))
+    mixture_K, state = mixer.step(mixer.init(np.array([0.5, 0.5])), signals())
+    assert mixture_K[0] == pytest.approx(0.2, abs=1e-6)
+    (note,) = state.notes
+    assert note.startswith("constraints exclude the mixture in force")
+
+
+def test_slack_in_standard_errors_lets_a_target_lose_that_much():
+    """(S q)_j errs by sqrt(0.25 e^2 + 0.25 e^2) with e = 0.1; two of them are lost at most."""
+    stderr_JK = np.full((2, 2), 0.1)
+    influence_JK = np.array([[1.0, 0.0], [0.0, 0.1]])
+    held = TikMixD(alpha=0.0, gamma=0.1).step(
+        TikMixD().init(np.ones(2)), signals(influence=influence_JK, stderr=stderr_JK)
+    )
+    np.testing.assert_array_equal(held[0], [0.5, 0.5])
+    relaxed = TikMixD(alpha=0.0, beta=1.0, gamma=0.0, pareto_slack=0.2)
+    free_K, state = relaxed.step(
+        relaxed.init(np.ones(2)),
+        signals(influence=np.array([[1.0, 0.0], [0.5, 1.0]]), stderr=stderr_JK),
+    )
+    slack = 0.2 * np.sqrt(2 * (0.5 * 0.1) ** 2)
+    # Phat sums to 1.5 w_web + w_code, so web grows until piqa has lost its slack: 0.5 per share.
+    assert free_K[0] == pytest.approx(0.5 + slack / 0.5, abs=1e-6)
+    assert state.notes == ()
+
+
+def test_slack_without_a_known_standard_error_is_a_mixer_error():
+    mixer = TikMixD(pareto_slack=1.0)
+    with pytest.raises(MixerError, match="`stderr`, which is not known"):
+        mixer.step(mixer.init(np.ones(2)), signals())
+    unknown_JK = np.array([[0.1, 0.1], [0.1, np.nan]])
+    with pytest.raises(MixerError, match="got nan for target 'piqa'"):
+        mixer.step(mixer.init(np.ones(2)), signals(stderr=unknown_JK))
