@@ -9,6 +9,7 @@ writes down what happened (`update.py`). It is a plain `TrainerCallback`: the Tr
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -368,9 +369,10 @@ def _requested(
 
 
 def _describe(mixer: Mixer[Any]) -> dict[str, Any]:
-    """The mixer's name and settings as JSON types."""
+    """The mixer's name and settings, as they come back from JSON."""
     settings = dataclasses.asdict(mixer) if dataclasses.is_dataclass(mixer) else {}
-    return {"name": type(mixer).__module__.rpartition(".")[2], **settings}
+    name = type(mixer).__module__.rpartition(".")[2]
+    return json.loads(json.dumps({"name": name, **settings}))
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -26,8 +26,8 @@ MANIFEST = "tikmix_manifest.json"
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds a checksum over the content of a JSON-able record."""
-    return {**record, "checksum": _checksum(record)}
+    """Returns a JSON-able record as it will come back from JSON, with a checksum."""
+    return {**json.loads(json.dumps(record)), "checksum": _checksum(record)}
 
 
 def unseal(record: Any, *, origin: str) -> dict[str, Any]:
