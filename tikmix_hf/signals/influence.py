@@ -28,7 +28,6 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 from tqdm.auto import tqdm
 
 from tikmix_hf import distributed
@@ -46,7 +45,7 @@ __all__ = ["GroupInfluence", "InfluenceMatrix"]
 _LOSS = 0  # nats, summed over tokens
 _LOSS_TOKENS = 1
 _TOKENS = 2
-_PEAK = 3  # largest absolute element of the gradient
+_CHECK = 3  # the sum of the gradient's elements, which is finite only if they all are
 _NUM_COLUMNS = 4
 
 Batches = Sequence[Mapping[str, Any]]
@@ -227,8 +226,9 @@ class _Measurement:
         """One forward and backward pass. On return nobody holds its gradient any more."""
         loss_sum, gradient_P = gradients.batch_gradient(self.model, self.parameters, batch)
         row_C[_LOSS] = loss_sum
-        present = [gradient for gradient in gradient_P if gradient is not None]
-        row_C[_PEAK] = get_total_norm(present, norm_type=float("inf"))
+        for gradient in gradient_P:
+            if gradient is not None:
+                row_C[_CHECK] += gradient.sum(dtype=torch.float32)
         absorb(gradient_P)
 
     def _note_dots(self, dots_MJ: Tensor, m: int, gradient_P: Gradient) -> None:
@@ -251,7 +251,7 @@ def _read(what: str, ledger: Tensor) -> np.ndarray:
     """
     ledger_MC = ledger.cpu().numpy()
     for m, row_C in enumerate(ledger_MC):
-        for column, quantity in ((_LOSS, "loss"), (_PEAK, "gradient")):
+        for column, quantity in ((_LOSS, "loss"), (_CHECK, "gradient")):
             if not np.isfinite(row_C[column]):
                 raise FloatingPointError(f"{what}, batch {m}: the {quantity} is not finite.")
     if not ledger_MC[:, _LOSS_TOKENS].any():
@@ -284,8 +284,8 @@ def _check_batches(
             for name, batches in parts.items():
                 if isinstance(batches, Mapping):
                     raise TypeError(
-                        f"`{argument}`[{name!r}] must be a sequence of batches; got one batch. Put it "
-                        f"in a list."
+                        f"`{argument}`[{name!r}] must be a sequence of batches; got one batch. "
+                        f"Put it in a list."
                     )
                 plan.append((argument, name, len(batches)))
     distributed.check_identical("the names and numbers of batches", repr(plan).encode())
