@@ -98,7 +98,7 @@ def instance(
             values_JK = np.outer(values_JK[:, 0], values_JK[0])
         case "ties":
             values_JK = np.sign(values_JK)
-    return values_JK, current_K
+    return np.asarray(values_JK, dtype=np.float64), current_K
 
 
 def normalised(values_JK: Array) -> tuple[Array, Array]:
@@ -107,7 +107,7 @@ def normalised(values_JK: Array) -> tuple[Array, Array]:
     size_J1 = np.abs(rows_JK).max(axis=1, keepdims=True)
     top_J1 = rows_JK.max(axis=1, keepdims=True)
     divisor_J1 = np.where(top_J1 > 0, top_J1, size_J1)
-    return np.divide(rows_JK, divisor_J1), np.divide(rows_JK, size_J1)
+    return rows_JK / divisor_J1, rows_JK / size_J1
 
 
 def objective(

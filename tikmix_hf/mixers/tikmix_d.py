@@ -46,6 +46,8 @@ Box = tuple[ArrayLike, ArrayLike]
 SOLVERS = {"interior_point": interior_point, "slsqp": slsqp}
 # The least slack leaves a single mixture and a solver no interior; this much more leaves one.
 _INTERIOR = 1e-7
+# A mixture at a bound, stored and divided by its sum again, is off the bound by rounding.
+_ROUNDED = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +157,7 @@ def solve_certified(
     values_JK = _checked_values(values)
     moved_J = values_JK.any(axis=1)
     program, current_K = _stated(values_JK, current, coefficients, constraints, slack)
-    in_box = bool(((program.lower_K <= current_K) & (current_K <= program.upper_K)).all())
+    in_box = _inside(current_K, (program.lower_K, program.upper_K))
     shortfall = -np.inf if in_box else program.least_shortfall()
     relaxed = shortfall + _INTERIOR if shortfall > -_INTERIOR else 0.0
     program = replace(program, floor_J=program.floor_J - relaxed)
@@ -193,9 +195,15 @@ def _stated(
     _check_not_negative(slack=float(slack_J.min()))
     moved_J = values_JK.any(axis=1)
     box = _box(constraints, num_domains)
-    return paper_program(
-        values_JK[moved_J], current_K, coefficients, box, slack_J[moved_J]
-    ), current_K
+    nearest_K = project(current_K, *box)
+    if not _inside(current_K, box) and np.abs(nearest_K - current_K).max() <= _ROUNDED:
+        current_K = nearest_K
+    program = paper_program(values_JK[moved_J], current_K, coefficients, box, slack_J[moved_J])
+    return program, current_K
+
+
+def _inside(mixture_K: Array, box: tuple[Array, Array]) -> bool:
+    return bool(((box[0] <= mixture_K) & (mixture_K <= box[1])).all())
 
 
 def _check_not_negative(**settings: float) -> None:
@@ -233,15 +241,7 @@ def _box(constraints: Box | None, num_domains: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TikMixD(Mixer[State]):
-    """TiKMiX-D as a mixer; at every update the mixture in force is the one to beat.
-
-    Raises:
-        ValueError: A negative setting.
-
-    Example:
-        >>> TikMixD(gamma=0.5, constraints=Constraints(floors={"web": 0.1})).init(np.ones(1))
-        State(notes=())
-    """
+    """TiKMiX-D as a mixer; a negative setting is a ValueError."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"influence"})
 

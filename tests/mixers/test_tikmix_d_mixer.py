@@ -1,0 +1,57 @@
+"""TiKMiX-D as a mixer: constraints by name, slack in standard errors, notes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tikmix_hf.mixers.base import MixerError, Signals
+from tikmix_hf.mixers.tikmix_d import TikMixD
+from tikmix_hf.mixture import Constraints
+
+
+def signals(**changes):
+    fields = {
+        "step": 10,
+        "domains": ("web", "code"),
+        "targets": ("arc", "piqa"),
+        "mixture": np.array([0.5, 0.5]),
+        "influence": np.array([[1.0, 0.0], [0.0, 1.0]]),
+    }
+    return Signals(**{**fields, **changes})
+
+
+def test_the_mixer_binds_constraints_by_name_and_notes_what_happened():
+    mixer = TikMixD(constraints=Constraints(caps={"web": 0.2}))
+    mixture_K, state = mixer.step(mixer.init(np.array([0.5, 0.5])), signals())
+    assert mixture_K[0] == pytest.approx(0.2, abs=1e-6)
+    (note,) = state.notes
+    assert note.startswith("constraints exclude the mixture in force")
+
+
+def test_slack_in_standard_errors_lets_a_target_lose_that_much():
+    """(S q)_j errs by sqrt(2 (0.5 * 0.4)^2); Phat sums to 1.5 w_web + w_code, so web grows.
+
+    It grows until piqa, which loses 4 - 2 per share, has lost its slack.
+    """
+    given = signals(
+        influence=np.array([[1.0, 0.0], [2.0, 4.0]]), stderr=np.array([[0.1, 0.1], [0.4, 0.4]])
+    )
+    strict = TikMixD(alpha=0.0, gamma=0.0)
+    held_K, state = strict.step(strict.init(given.mixture), given)
+    np.testing.assert_array_equal(held_K, given.mixture)
+    assert state.notes == ("no mixture improves every target; kept",)
+    relaxed = TikMixD(alpha=0.0, gamma=0.0, pareto_slack=0.2)
+    free_K, state = relaxed.step(relaxed.init(given.mixture), given)
+    slack = 0.2 * np.sqrt(2 * (0.5 * 0.4) ** 2)
+    assert free_K[0] == pytest.approx(0.5 + slack / 2, abs=1e-6)
+    assert state.notes == ()
+
+
+def test_slack_without_a_known_standard_error_is_a_mixer_error():
+    mixer = TikMixD(pareto_slack=1.0)
+    with pytest.raises(MixerError, match="`stderr`, which is not known"):
+        mixer.step(mixer.init(np.ones(2)), signals())
+    unknown_JK = np.array([[0.1, 0.1], [0.1, np.nan]])
+    with pytest.raises(MixerError, match="got nan for target 'piqa'"):
+        mixer.step(mixer.init(np.ones(2)), signals(stderr=unknown_JK))
