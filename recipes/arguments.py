@@ -15,7 +15,7 @@ import types
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -27,7 +27,7 @@ class ModelArguments:
 
     model_name_or_path: str | None = None
     """A causal language model of the Hub or a folder, to train on; None starts from scratch."""
-    model_config: dict | str = dataclasses.field(default_factory=dict)
+    model_config: dict | str | None = None
     """Architecture of a model from scratch: `model_type` and whatever its configuration takes."""
     tokenizer_name_or_path: str | None = None
     """A tokenizer of the Hub or a folder; None takes the model's, or the embedded corpus's."""
@@ -37,15 +37,17 @@ class ModelArguments:
 class DataArguments:
     """What to train on, and what for."""
 
-    domains: dict | str = "embedded"
+    domains: dict | str | None = "embedded"
     """"embedded", or for each domain its source: `path` (files: .jsonl, .jsonl.gz, .json, .txt,
     .parquet; globs allowed) or `dataset` (with `config` and `split`), and `text_column`."""
-    targets: dict | str = "embedded"
+    targets: dict | str | None = "embedded"
     """The same for the targets; `evals` may name a second source that is only reported on."""
     heldout: float = 0.02
     """Share of each domain's blocks that is kept back for measuring."""
     block_size: int = 128
     """Tokens in a training row."""
+    eval_rows: int = 1000
+    """Rows of each target to report on, at most."""
     vocab_size: int = 2048
     """Vocabulary of the tokenizer that is trained on the embedded corpus."""
     cache_dir: str | None = None
@@ -56,11 +58,11 @@ class DataArguments:
 class MixtureArguments:
     """Which mixture, and how it changes."""
 
-    mixture: dict | str = "natural"
+    mixture: dict | str | None = "natural"
     """The mixture to start with: "natural", "uniform", or shares by domain."""
     mixer: str = "tikmix_d"
     """One of `tikmix_hf.mixers.available()`; "static" never changes the mixture."""
-    mixer_settings: dict | str = dataclasses.field(default_factory=dict)
+    mixer_settings: dict | str | None = None
     """Settings of the mixer, such as `gamma: 0.5`."""
     every_steps: int = 500
     """Optimizer steps from one update to the next."""
@@ -80,6 +82,12 @@ Arguments = tuple[ModelArguments, DataArguments, MixtureArguments, TrainingArgum
 _TOPICS = (ModelArguments, DataArguments, MixtureArguments, TrainingArguments)
 
 
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong, without the two hundred lines of usage."""
+        raise SystemExit(f"{message}. See --help.")
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """Reads `--config FILE` and the arguments beside it.
 
@@ -94,7 +102,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise SystemExit("`--config` must be followed by a YAML file.")
         words = _read(Path(argv[place + 1]))
         del argv[place : place + 2]
-    parser = HfArgumentParser(_TOPICS)  # pyright: ignore[reportArgumentType]
+    parser = _Parser(_TOPICS)  # pyright: ignore[reportArgumentType]
     *topics, rest = parser.parse_args_into_dataclasses(
         words + argv, look_for_args_file=False, return_remaining_strings=True
     )

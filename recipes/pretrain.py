@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
     runs = {mixture_args.mixer: mixture_args}
     if mixture_args.control and mixture_args.mixer != "static":
-        runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings={})
+        runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)
     results = {}
     for label, settings in runs.items():
         folder = Path(args.output_dir) / ("" if settings is mixture_args else label)
@@ -88,7 +88,7 @@ def train(
     callback = TikMixCallback(
         dataset,
         targets=data.targets,
-        mixer=mixers.load(mixture_args.mixer)(**mixture_args.mixer_settings),
+        mixer=mixers.load(mixture_args.mixer)(**(mixture_args.mixer_settings or {})),
         every_steps=mixture_args.every_steps,
         observe=mixture_args.observe,
         preconditioner=mixture_args.preconditioner,
@@ -114,6 +114,7 @@ def train(
         "losses": losses,
         "mean_loss": sum(losses.values()) / len(losses),
         "seconds": outcome.metrics["train_runtime"],
+        "num_samples": dataset.num_samples,
         "trained_tokens": int(dataset.tokens_between(0, dataset.num_samples).sum()),
         "num_parameters": model.num_parameters(),
         "epochs": dataset.epochs_used(dataset.num_samples),
@@ -130,7 +131,7 @@ def make_model(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreT
     """Loads a model to train on, or makes one from its configuration."""
     if args.model_name_or_path is not None:
         return AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
-    if "model_type" not in args.model_config:
+    if "model_type" not in (args.model_config or {}):
         raise SystemExit(
             "`model_name_or_path` or `model_config` must be set; got neither. For a model from scratch "
             "write model_config: {model_type: llama, hidden_size: 128, ...}."
@@ -175,17 +176,19 @@ def report(folder: Path, data: sources.Sources, results: dict[str, Any], console
     write_json(folder / "metrics.json", {"runs": results, "num_updates": len(records)})
     schedule = MixtureSchedule.load(folder / "schedule.json")
     main_run = next(iter(results.values()))
-    num_samples = main_run["trained_tokens"] // data.domains[0].train[0]["input_ids"].__len__()
     plots.plot_mixture(
         [segment.from_sample for segment in schedule.segments],
         np.stack([segment.mixture for segment in schedule.segments]),
         schedule.domains,
-        num_samples=num_samples,
+        num_samples=main_run["num_samples"],
         path=folder / "mixture.png",
     )
     if measured := [record for record in records if record["influence"]]:
         plots.plot_influence(
-            [{**record["influence"], "step": record["step"]} for record in measured],
+            [
+                {**record["influence"], "step": record["step"], "mixture": record["mixture"]}
+                for record in measured
+            ],
             folder / "influence.png",
         )
     if len(results) > 1:

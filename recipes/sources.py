@@ -74,13 +74,18 @@ def load(args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, seed: i
         domains = Domains.from_datasets(rows, heldout=args.heldout, seed=seed)
     if args.targets == "embedded":
         assert embedded is not None
-        return Sources(domains, embedded.targets, embedded.target_evals, tokenizer)
+        return Sources(domains, embedded.targets, _capped(embedded.target_evals, args), tokenizer)
     targets, evals = {}, {}
     for name, source in _table("targets", args.targets):
         used = {key: value for key, value in source.items() if key != "evals"}
         targets[name] = packed(name, used)
         evals[name] = packed(name, source["evals"]) if "evals" in source else targets[name]
-    return Sources(domains, targets, evals, tokenizer)
+    return Sources(domains, targets, _capped(evals, args), tokenizer)
+
+
+def _capped(evals: dict[str, datasets.Dataset], args: DataArguments) -> dict[str, datasets.Dataset]:
+    """Keeps the first `eval_rows` rows of each."""
+    return {name: rows.select(range(min(len(rows), args.eval_rows))) for name, rows in evals.items()}
 
 
 def _table(argument: str, value: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -307,7 +307,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
 
 def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
     """Gathers views into one (B, T) int64 tensor a column where rows are equally long."""
-    lengths = {len(view) for views in columns.values() for view in views}
+    lengths = {length for views in columns.values() for length in map(len, views)}
     if len(lengths) > 1:
         tensors = {
             name: [torch.from_numpy(view.astype(np.int64)) for view in views]
@@ -322,12 +322,13 @@ def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
         gathered = np.empty((len(views), length), dtype=np.int64)
         np.concatenate(views, out=gathered.reshape(-1), casting="same_kind")
         batch[name] = torch.from_numpy(gathered)
+    rows = {name: tensor.unbind(0) for name, tensor in batch.items()}
     # A block of text is its own target; the model shifts.
     batch.setdefault("labels", batch["input_ids"])
-    names = tuple(batch)
-    rows = ReadyBatch(
-        dict(zip(names, row, strict=True))
-        for row in zip(*(tensor.unbind(0) for tensor in batch.values()), strict=True)
+    rows.setdefault("labels", rows["input_ids"])
+    names = tuple(rows)
+    ready = ReadyBatch(
+        [dict(zip(names, row, strict=True)) for row in zip(*rows.values(), strict=True)]
     )
-    rows.tensors = batch
-    return rows
+    ready.tensors = batch
+    return ready
