@@ -194,8 +194,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['hardware']}; {versions}.",
         "",
         "Time is relative to plain forward and backward passes over the same batches: least CPU "
-        f"time (promised: at most {MAX_TIME_RATIO}) and median wall-clock, which the machine's other "
-        "work disturbs; memory is resident-set high-water mark of a child process above "
+        f"time (promised: at most {MAX_TIME_RATIO}) and median wall-clock, which the machine's "
+        "other work disturbs; memory is resident-set high-water mark of a child process above "
         "that of the plain passes, in fp32 gradients (promised: at most "
         f"{MAX_MEMORY_RATIO} x the number in brackets).",
         "",

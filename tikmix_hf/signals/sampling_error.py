@@ -19,9 +19,11 @@ They speak of the domain side's sampling alone; the target gradients are taken a
   i running over the targets. This is the variance of S from *half* the data. The variance from all
   of it lies between half of that (where the gradient stands out of its noise, averages as usual
   and so does S) and all of that (where noise decides the signs: they stay coins, however many
-  batches are summed), so the standard error is conservative by a factor of 1 to sqrt(2). It rests
-  on one difference per target, and targets resemble each other: it is itself uncertain by tens of
-  percent.
+  batches are summed), so the standard error is conservative by a factor of 1 to sqrt(2). Measured,
+  as root mean square over 200 repetitions, relative to the true spread, for 4 and 32 microbatches
+  of one row on a two-layer Llama of some thousand parameters: 1.11 and 1.17 for `sign`, 0.95 and
+  1.05 for `adam_unit`. A single one rests on one difference per target, and targets resemble each
+  other: it is itself uncertain by tens of percent.
 """
 
 from __future__ import annotations
