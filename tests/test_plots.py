@@ -76,10 +76,11 @@ def test_labels_name_the_last_shares(mixture_figure):
     assert [text.get_text() for text in axes.texts] == ["web  60.0%", "code  10.0%", "books  30.0%"]
 
 
+@pytest.mark.parametrize("only", [0, -1])  # vanishing bands lie above it, or below
 @pytest.mark.parametrize("num_domains", [2, 8, 26])
-def test_labels_keep_apart_in_order_and_inside_even_where_bands_vanish(num_domains, tmp_path):
+def test_labels_keep_apart_in_order_and_inside_even_where_bands_vanish(num_domains, only, tmp_path):
     mixture_K = np.zeros(num_domains)
-    mixture_K[0] = 1.0
+    mixture_K[only] = 1.0
     figure = plots.plot_mixture(
         [0],
         mixture_K[None],

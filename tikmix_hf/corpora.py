@@ -113,7 +113,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Embedded:
-    """Load the embedded corpus as packed blocks, building it (some 10 s) where no cache holds it.
+    """Load the embedded corpus as packed blocks, building it (some 20 s) where no cache holds it.
 
     Args:
         block_size: Tokens per row.
