@@ -231,8 +231,10 @@ def _label_shares(
     centres_K = np.cumsum(mixture_K) - mixture_K / 2
     gap = min(LABEL_INCHES / axes_inches, 1 / len(names))
     places_K = centres_K.copy()
-    for k in range(1, len(names)):  # up, so that no two overlap
-        places_K[k] = max(places_K[k], places_K[k - 1] + gap)
+    floor = gap / 2
+    for k in range(len(names)):  # up from the bottom edge, so that no two overlap
+        places_K[k] = max(places_K[k], floor)
+        floor = places_K[k] + gap
     ceiling = 1 - gap / 2
     for k in reversed(range(len(names))):  # and down again from the top edge
         places_K[k] = min(places_K[k], ceiling)
