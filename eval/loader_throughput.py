@@ -2,8 +2,8 @@
 
     python eval/loader_throughput.py
 
-Eight domains of packed blocks of 1,024 tokens lie on disk as Arrow files. Each loader reads them in a
-process of its own (allocators remember), batch 16; rounds alternate between loaders, so that they
+Eight domains of packed blocks of 1,024 tokens lie on disk as Arrow files. Each loader reads them in
+a process of its own (allocators remember), batch 16; rounds alternate between loaders, so that they
 share whatever else the machine does. Printed are tokens per second and ratios to map-style
 `interleave_datasets` in torch format with `default_data_collator`; results go to `eval/results/`.
 """
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from provenance import save_result
@@ -50,13 +51,13 @@ def write_domains(folder: Path, rows: int) -> None:
 
 def tokens_per_second(folder: Path, loader: str, workers: int, batches: int) -> float:
     """Reads `batches` batches after a few to warm up."""
-    from datasets import interleave_datasets, load_from_disk
+    from datasets import Dataset, interleave_datasets
     from torch.utils.data import DataLoader
     from transformers import default_data_collator
 
     from tikmix_hf import Domains, InterleavedDomainDataset, PackedCollator
 
-    parts = {f"d{k}": load_from_disk(str(folder / f"d{k}")) for k in range(NUM_DOMAINS)}
+    parts = {f"d{k}": Dataset.load_from_disk(str(folder / f"d{k}")) for k in range(NUM_DOMAINS)}
     if loader == "interleave_datasets":
         mixture = [1 / NUM_DOMAINS] * NUM_DOMAINS
         data = interleave_datasets(list(parts.values()), probabilities=mixture, seed=0)
@@ -67,7 +68,9 @@ def tokens_per_second(folder: Path, loader: str, workers: int, batches: int) -> 
         data = InterleavedDomainDataset(domains, "uniform", num_samples=10**9)
         collate = PackedCollator() if loader == "tikmix_packed" else default_data_collator
     warm_up = 4 + 4 * workers
-    iterator = iter(DataLoader(data, batch_size=BATCH, num_workers=workers, collate_fn=collate))
+    iterator = iter(
+        DataLoader(cast(Any, data), batch_size=BATCH, num_workers=workers, collate_fn=collate)
+    )
     for _ in range(warm_up):
         next(iterator)
     started = time.perf_counter()
@@ -83,7 +86,14 @@ def measure(folder: Path, args: argparse.Namespace) -> list[dict]:
     for workers in (0, 2):
         for _ in range(args.rounds):
             for loader in LOADERS:
-                words = ["--child", str(folder), loader, str(workers), "--batches", str(args.batches)]
+                words = [
+                    "--child",
+                    str(folder),
+                    loader,
+                    str(workers),
+                    "--batches",
+                    str(args.batches),
+                ]
                 done = subprocess.run(
                     [sys.executable, __file__, *words], capture_output=True, text=True, check=True
                 )
@@ -108,7 +118,7 @@ def measure(folder: Path, args: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     """Measures, prints a table and files it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="processes per loader")
     parser.add_argument("--batches", type=int, default=1500, help="batches timed in each")
     parser.add_argument("--rows", type=int, default=4000, help="blocks per domain")

@@ -1,7 +1,7 @@
 """How a result is kept: rows, and what one needs to get them again.
 
-In: a name, rows of numbers, settings. Out: `eval/results/NAME.json` and `NAME.md`, with the command,
-versions and hardware, and the table on the screen.
+In: a name, rows of numbers, settings. Out: `eval/results/NAME.json` and `NAME.md`, with the
+command, versions and hardware, and the table on the screen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The arguments of the recipes: a YAML file, then the command line, into dataclasses.
 
-In: `--config recipe.yaml` and any `--name value` beside it, which wins. Out: one dataclass per topic,
-made by transformers' HfArgumentParser. An unknown key or a value of the wrong type is an error that
-says what was probably meant; the parser alone would accept `1e-4`, which YAML reads as text.
+In: `--config recipe.yaml` and any `--name value` beside it, which wins. Out: one dataclass per
+topic, made by transformers' HfArgumentParser. An unknown key or a value of the wrong type is an
+error that says what was probably meant; the parser alone would accept `1e-4`, which YAML reads as
+text.
 """
 
 from __future__ import annotations
@@ -80,6 +81,17 @@ class MixtureArguments:
 
 Arguments = tuple[ModelArguments, DataArguments, MixtureArguments, TrainingArguments]
 _TOPICS = (ModelArguments, DataArguments, MixtureArguments, TrainingArguments)
+
+
+def as_settings(argument: str, value: dict | str | None) -> dict[str, Any]:
+    """Returns settings by name; none are an empty dict.
+
+    Raises:
+        SystemExit: a word instead of settings.
+    """
+    if isinstance(value, str):
+        raise SystemExit(f"`{argument}` must be settings by name; got {value!r}.")
+    return dict(value or {})
 
 
 class _Parser(HfArgumentParser):

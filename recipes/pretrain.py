@@ -2,9 +2,9 @@
 
     accelerate launch recipes/pretrain.py --config recipes/quickstart.yaml
 
-Any argument of the YAML file can also be given on the command line, which wins; `--mixer static` is the
-control run. The output folder gets `model/`, `schedule.json`, `influence.jsonl`, `metrics.json`,
-`mixture.png` and `influence.png`.
+Any argument of the YAML file can also be given on the command line, which wins; `--mixer static` is
+the control run. The output folder gets `model/`, `schedule.json`, `influence.jsonl`,
+`metrics.json`, `mixture.png` and `influence.png`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import datasets
 import numpy as np
 import sources
 import torch
-from arguments import DataArguments, MixtureArguments, ModelArguments, parse
+from arguments import MixtureArguments, ModelArguments, as_settings, parse
 from rich.console import Console
 from rich.table import Table
 from transformers import (
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> None:
         runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)
     results = {}
     for label, settings in runs.items():
-        folder = Path(args.output_dir) / ("" if settings is mixture_args else label)
+        folder = Path(str(args.output_dir)) / ("" if settings is mixture_args else label)
         run_args = copy.copy(args)
         run_args.output_dir = str(folder)
         console.rule(f"{label}: {run_args.max_steps} steps")
         results[label] = train(model_args, settings, run_args, data)
     if args.process_index == 0:
-        report(Path(args.output_dir), data, results, console)
+        report(Path(str(args.output_dir)), data, results, console)
 
 
 def train(
@@ -83,12 +83,17 @@ def train(
     model = make_model(model_args, data.tokenizer)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     dataset = InterleavedDomainDataset(
-        data.domains, mixture_args.mixture, num_samples=args.max_steps * step, seed=args.seed
+        data.domains,
+        mixture_args.mixture or "natural",
+        num_samples=args.max_steps * step,
+        seed=args.seed,
     )
     callback = TikMixCallback(
         dataset,
         targets=data.targets,
-        mixer=mixers.load(mixture_args.mixer)(**(mixture_args.mixer_settings or {})),
+        mixer=mixers.load(mixture_args.mixer)(
+            **as_settings("mixer_settings", mixture_args.mixer_settings)
+        ),
         every_steps=mixture_args.every_steps,
         observe=mixture_args.observe,
         preconditioner=mixture_args.preconditioner,
@@ -106,9 +111,9 @@ def train(
     )
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "auto":
-        checkpoint = last_complete_checkpoint(args.output_dir)
+        checkpoint = last_complete_checkpoint(str(args.output_dir))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(Path(args.output_dir) / "model"))
+    trainer.save_model(str(Path(str(args.output_dir)) / "model"))
     losses = {name: mean_loss(model, rows, args) for name, rows in data.evals.items()}
     return {
         "losses": losses,
@@ -131,13 +136,15 @@ def make_model(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreT
     """Loads a model to train on, or makes one from its configuration."""
     if args.model_name_or_path is not None:
         return AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
-    if "model_type" not in (args.model_config or {}):
+    settings = as_settings("model_config", args.model_config)
+    if "model_type" not in settings:
         raise SystemExit(
-            "`model_name_or_path` or `model_config` must be set; got neither. For a model from scratch "
-            "write model_config: {model_type: llama, hidden_size: 128, ...}."
+            "`model_name_or_path` or `model_config` must be set; got neither. For a model from "
+            "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
         )
-    settings = dict(args.model_config)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ids = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     config = AutoConfig.for_model(
         settings.pop("model_type"), **{"vocab_size": len(tokenizer), **ids, **settings}
     )
@@ -172,7 +179,9 @@ def describe(data: sources.Sources, seconds: float) -> Table:
 
 def report(folder: Path, data: sources.Sources, results: dict[str, Any], console: Console) -> None:
     """Writes metrics and pictures, and prints what changed and what it cost."""
-    records = read_records(folder / "influence.jsonl") if (folder / "influence.jsonl").exists() else []
+    records = (
+        read_records(folder / "influence.jsonl") if (folder / "influence.jsonl").exists() else []
+    )
     write_json(folder / "metrics.json", {"runs": results, "num_updates": len(records)})
     schedule = MixtureSchedule.load(folder / "schedule.json")
     main_run = next(iter(results.values()))
@@ -234,16 +243,16 @@ def _costs(records: Sequence[dict[str, Any]], results: dict[str, Any], folder: P
         seconds = sum(record["seconds"] for record in records)
         last = records[-1]
         lines.append(
-            f"{len(records)} updates cost {seconds:.1f} s, {last['time_share']:.1%} of the time and "
-            f"{last['token_share']:.1%} of the tokens trained by then."
+            f"{len(records)} updates cost {seconds:.1f} s: {last['time_share']:.1%} of the time "
+            f"and {last['token_share']:.1%} of the tokens trained by then."
         )
     if len(results) == 2:
         first, second = results
         gap = results[first]["mean_loss"] - results[second]["mean_loss"]
         verdict = f"{first} is lower" if gap < 0 else f"{second} is lower" if gap > 0 else "a tie"
         lines.append(
-            f"Mean loss on the targets: {verdict}, by {abs(gap):.4f} nats per token. This is one seed; "
-            "seeds differ by as much, so compare several."
+            f"Mean loss on the targets: {verdict}, by {abs(gap):.4f} nats per token. This is one "
+            "seed; seeds differ by as much, so compare several."
         )
     lines.append(f"Everything is in {folder}/")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Where a recipe's text comes from: the embedded corpus, files, or datasets of the Hub.
 
-In: the `domains` and `targets` of a recipe. Out: tokenised `Domains`, targets to optimise for and rows
-to report on, and the tokenizer.
+In: the `domains` and `targets` of a recipe. Out: tokenised `Domains`, targets to optimise for and
+rows to report on, and the tokenizer.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def load(args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, seed: i
     if args.domains == "embedded" or args.targets == "embedded":
         if tokenizer is not None:
             raise SystemExit(
-                "`domains: embedded` and `targets: embedded` bring their own tokenizer; give both as "
-                "sources of yours to use another."
+                "`domains: embedded` and `targets: embedded` bring their own tokenizer; give both "
+                "as sources of yours to use another."
             )
         embedded = corpora.load(
             block_size=args.block_size,
@@ -85,18 +85,22 @@ def load(args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, seed: i
 
 def _capped(evals: dict[str, datasets.Dataset], args: DataArguments) -> dict[str, datasets.Dataset]:
     """Keeps the first `eval_rows` rows of each."""
-    return {name: rows.select(range(min(len(rows), args.eval_rows))) for name, rows in evals.items()}
+    return {
+        name: rows.select(range(min(len(rows), args.eval_rows))) for name, rows in evals.items()
+    }
 
 
 def _table(argument: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(value, Mapping) or not value:
         raise SystemExit(
-            f"`{argument}` must be 'embedded' or name sources, such as {{web: {{path: web.jsonl}}}}; "
-            f"got {value!r}."
+            f"`{argument}` must be 'embedded' or name sources, such as "
+            f"{{web: {{path: web.jsonl}}}}; got {value!r}."
         )
     for name, source in value.items():
         if not isinstance(source, Mapping):
-            raise SystemExit(f"`{argument}.{name}` must be `path: ...` or `dataset: ...`; got {source!r}.")
+            raise SystemExit(
+                f"`{argument}.{name}` must be `path: ...` or `dataset: ...`; got {source!r}."
+            )
     return [(str(name), dict(source)) for name, source in value.items()]
 
 
@@ -109,7 +113,9 @@ def _read(name: str, source: Mapping[str, Any]) -> tuple[datasets.Dataset, str]:
     column = source.get("text_column", "text")
     split = source.get("split", "train")
     if "dataset" in source:
-        return datasets.load_dataset(source["dataset"], source.get("config"), split=split), column
+        rows = datasets.load_dataset(source["dataset"], source.get("config"), split=split)
+        assert isinstance(rows, datasets.Dataset)
+        return rows, column
     patterns = source["path"] if isinstance(source["path"], list) else [source["path"]]
     files = sorted(file for pattern in patterns for file in glob.glob(str(pattern), recursive=True))
     if not files:
@@ -117,8 +123,10 @@ def _read(name: str, source: Mapping[str, Any]) -> tuple[datasets.Dataset, str]:
     readers = {_reader(name, file) for file in files}
     if len(readers) > 1:
         raise SystemExit(f"`{name}.path` must be files of one kind; got {sorted(readers)}.")
-    options = {"sample_by": "document"} if readers == {"text"} else {}
-    return datasets.load_dataset(readers.pop(), data_files=files, split="train", **options), column
+    options: dict[str, Any] = {"sample_by": "document"} if readers == {"text"} else {}
+    rows = datasets.load_dataset(readers.pop(), data_files=files, split="train", **options)
+    assert isinstance(rows, datasets.Dataset)
+    return rows, column
 
 
 def _reader(name: str, file: str) -> str:
@@ -126,6 +134,7 @@ def _reader(name: str, file: str) -> str:
     ending = "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
     if ending not in _READERS:
         raise SystemExit(
-            f"`{name}.path` must be one of {', '.join(_READERS)}; got {file}. Convert it to JSON lines."
+            f"`{name}.path` must be one of {', '.join(_READERS)}; got {file}. Convert it to JSON "
+            "lines."
         )
     return _READERS[ending]

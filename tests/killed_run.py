@@ -7,7 +7,14 @@ import os
 import signal
 import sys
 
-from tiny import RecordingLlama, make_arguments, make_dataset, make_model, make_targets, make_trainer
+from tiny import (
+    RecordingLlama,
+    make_arguments,
+    make_dataset,
+    make_model,
+    make_targets,
+    make_trainer,
+)
 from transformers import TrainerCallback
 
 from tikmix_hf import TikMixCallback

@@ -57,7 +57,7 @@ def train(folder, *, dataset=None, extra=(), model=None, callback=None, **option
     ids=str,
 )
 def test_training_reads_what_the_published_schedule_says(tmp_path, options):
-    trainer, callback = train(tmp_path, **options)
+    trainer, _ = train(tmp_path, **options)
     schedule = MixtureSchedule.load(tmp_path / "schedule.json")
     assert len(schedule.segments) >= 2
     replay = make_dataset(mixture=schedule)
@@ -165,7 +165,9 @@ def test_tensorboard_and_the_history_show_the_mixture(tmp_path):
         assert events.Scalars(f"train/tikmix/influence/near0/{name}")
     history = [entry for entry in trainer.state.log_history if "tikmix/mixture/d0" in entry]
     assert [entry["step"] for entry in history] == [4, 8, 12, 16, 20]
-    assert "train/loss" in events.Tags()["scalars"] or "train/train_loss" in events.Tags()["scalars"]
+    assert (
+        "train/loss" in events.Tags()["scalars"] or "train/train_loss" in events.Tags()["scalars"]
+    )
 
 
 def test_the_line_of_an_update_can_be_read(tmp_path, capsys):
@@ -249,7 +251,13 @@ def test_training_once_more_starts_anew(tmp_path):
     trainer.train()
     assert model.read == first
     assert dataset.schedule.to_dict() == schedule
-    assert [line["step"] for line in read_records(tmp_path / "influence.jsonl")] == [4, 8, 12, 16, 20]
+    assert [line["step"] for line in read_records(tmp_path / "influence.jsonl")] == [
+        4,
+        8,
+        12,
+        16,
+        20,
+    ]
 
 
 def test_a_sampler_is_set_to_sequential_and_the_user_need_not_know(tmp_path):
@@ -261,7 +269,9 @@ def test_a_callback_that_is_added_later_explains_what_is_missing(tmp_path):
     dataset = make_dataset()
     trainer = make_trainer(dataset, None, make_arguments(tmp_path))
     trainer.add_callback(make_callback(dataset))
-    with pytest.raises(ValueError, match=r"`train_sampling_strategy` must be 'sequential'.*RandomS"):
+    with pytest.raises(
+        ValueError, match=r"`train_sampling_strategy` must be 'sequential'.*RandomS"
+    ):
         trainer.train()
     arguments = make_arguments(tmp_path, train_sampling_strategy="sequential")
     trainer = make_trainer(dataset, None, arguments)
@@ -273,7 +283,10 @@ def test_a_callback_that_is_added_later_explains_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accelerator_config": {"split_batches": True}}, r"split_batches` must be False.*got True"),
+        (
+            {"accelerator_config": {"split_batches": True}},
+            r"split_batches` must be False.*got True",
+        ),
         ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches` must be None"),
         ({"ignore_data_skip": True}, "`ignore_data_skip` must be False"),
         ({"auto_find_batch_size": True}, "`auto_find_batch_size` must be False"),
@@ -296,7 +309,9 @@ def test_arguments_that_would_break_the_order_are_refused_at_once(tmp_path, opti
 
 
 def test_a_dataset_that_is_shorter_than_the_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`num_samples` must cover the run: max_steps=25.*are 100; got 96"):
+    with pytest.raises(
+        ValueError, match=r"`num_samples` must cover the run: max_steps=25.*are 100; got 96"
+    ):
         train(tmp_path, max_steps=25)
 
 
@@ -310,8 +325,16 @@ def test_another_dataset_than_the_trainers_is_refused(tmp_path):
     [
         ({"targets": {}}, ValueError, r"`targets` must map names.*at least one.*got \{\}"),
         ({"targets": None}, ValueError, "`targets` must map names"),
-        ({"targets": {"arc": "arc.jsonl"}}, TypeError, r"`targets\['arc'\]` must be a datasets.Dataset"),
-        ({"targets": {"arc": rows(0, 3).select([])}}, ValueError, r"targets\['arc'\]` must have rows"),
+        (
+            {"targets": {"arc": "arc.jsonl"}},
+            TypeError,
+            r"`targets\['arc'\]` must be a datasets.Dataset",
+        ),
+        (
+            {"targets": {"arc": rows(0, 3).select([])}},
+            ValueError,
+            r"targets\['arc'\]` must have rows",
+        ),
         (
             {"targets": {"arc": Dataset.from_dict({"text": ["a"]})}},
             ValueError,

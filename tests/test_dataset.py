@@ -123,7 +123,9 @@ def test_shares_are_shares_of_tokens_where_rows_differ_in_length():
 
 def test_tokens_of_ragged_rows_are_counted_row_by_row():
     lengths = [5 + row % 9 for row in range(60)]
-    domains = Domains.from_datasets({"a": rows(0, 60, lengths=lengths), "b": rows(1, 40)}, heldout=0.1)
+    domains = Domains.from_datasets(
+        {"a": rows(0, 60, lengths=lengths), "b": rows(1, 40)}, heldout=0.1
+    )
     dataset = InterleavedDomainDataset(domains, "uniform", num_samples=100)
     expected_K = [0, 0]
     for sample in range(13, 90):
@@ -172,7 +174,9 @@ def test_a_ready_batch_passes_through_without_a_copy():
 
 
 def test_rows_of_unequal_length_are_padded_and_their_padding_has_no_label():
-    domains = Domains.from_datasets({"a": rows(0, 30, lengths=[4 + r % 3 for r in range(30)])}, heldout=0.1)
+    domains = Domains.from_datasets(
+        {"a": rows(0, 30, lengths=[4 + r % 3 for r in range(30)])}, heldout=0.1
+    )
     dataset = InterleavedDomainDataset(domains, num_samples=6)
     batch = PackedCollator(pad_token_id=9)(dataset.__getitems__(list(range(6))))
     for i in range(6):

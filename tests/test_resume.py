@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path, kill_at, opti
     assert checkpoint == str(tmp_path / "killed" / f"checkpoint-{step}")
 
     # The model starts from other weights: everything must come from the checkpoint.
-    dataset, callback, trainer = run_parts(
+    dataset, _, trainer = run_parts(
         dict(options), str(tmp_path / "killed"), model=make_model(dropout=0.1, seed=9)
     )
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,7 +1,7 @@
 """Small domains, targets and models for tests, and one training run that tells what it read.
 
-Every row carries its own address: token 0 is the domain, tokens 1 and 2 are the row. So what training
-read can be told from the batches themselves, whoever made them.
+Every row carries its own address: token 0 is the domain, tokens 1 and 2 are the row. So what
+training read can be told from the batches themselves, whoever made them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ def rows(domain: int, num_rows: int, *, lengths: Sequence[int] | None = None) ->
     rng = np.random.default_rng(domain)
     lengths = lengths or [LENGTH] * num_rows
     text = [
-        [domain, row // 100, row % 100, *(domain * 7 + rng.integers(0, 30, length - 3)) % VOCABULARY]
+        [
+            domain,
+            row // 100,
+            row % 100,
+            *(domain * 7 + rng.integers(0, 30, length - 3)) % VOCABULARY,
+        ]
         for row, length in enumerate(lengths)
     ]
     return Dataset.from_dict({"input_ids": [np.array(row, dtype=np.int32) for row in text]})

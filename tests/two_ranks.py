@@ -1,4 +1,5 @@
-"""One run on every rank of `torchrun`; each rank writes down what it read: `two_ranks.py FOLDER`."""
+"""One run on every rank of `torchrun`; each rank writes down what it read: `two_ranks.py
+FOLDER`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class _Chunk:
         return self._values[self._offsets[row] : self._offsets[row + 1]]
 
     def views(self) -> NDArray[Any] | _Chunk:
-        """Returns what to index for a row: a matrix if all rows are equally long, else the chunk."""
+        """Returns what to index by row: a matrix if all rows are equally long, else self."""
         lengths = np.diff(self._offsets)
         if len(lengths) and (lengths == lengths[0]).all():
             return self._values.reshape(len(lengths), lengths[0])

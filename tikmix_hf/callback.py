@@ -1,15 +1,14 @@
 """TikMixCallback: when to measure, step the mixer, apply and record. No arithmetic.
 
-In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback measures
-the group influence of every domain on every target (`signals/`), lets the mixer turn it into a
-mixture (`mixers/`), announces it from the first sample that no loader has read yet (`layout.py`), and
-writes down what happened (`update.py`). It is a plain `TrainerCallback`: the Trainer stays stock.
+In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback
+measures the group influence of every domain on every target (`signals/`), lets the mixer turn it
+into a mixture (`mixers/`), announces it from the first sample that no loader has read yet
+(`layout.py`), and writes down what happened (`update.py`). It is a plain `TrainerCallback`: the
+Trainer stays stock.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -25,14 +24,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from tikmix_hf import distributed, mixers, trainer_checks
-from tikmix_hf.checkpoint import mark_complete, seal, unseal
+from tikmix_hf.checkpoint import check_same, mark_complete, seal, unseal
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.heldout import Collator, HeldoutBatches
+from tikmix_hf.heldout import Collator, HeldoutBatches, check_targets
 from tikmix_hf.layout import BatchLayout
 from tikmix_hf.mixers.base import Mixer, MixerError, Signals
 from tikmix_hf.reporters import Reporters
-from tikmix_hf.rows import check_rows
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
 from tikmix_hf.update import UpdateRecord, append_record, drop_records_after
@@ -73,8 +71,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         ValueError: names the argument, its value and the mend.
 
     Example:
-        >>> callback = TikMixCallback(train, targets={"arc": arc}, every_steps=500)  # doctest: +SKIP
-        >>> Trainer(model, args, train_dataset=train, callbacks=[callback]).train()  # doctest: +SKIP
+        callback = TikMixCallback(train, targets={"arc": arc}, every_steps=500)
+        Trainer(model, args, train_dataset=train, callbacks=[callback]).train()
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         seed: int = 0,
     ) -> None:
         _check_dataset(dataset)
-        _check_targets(targets)
+        check_targets(targets)
         for name, value in (("every_steps", every_steps), ("num_rows", num_rows)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {value}.")
@@ -154,8 +152,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
         trainer_checks.check_loader(loader, self.dataset)
         self._layout = trainer_checks.layout_of(args, self.dataset)
         trainer_checks.check_length(args, self._layout, state.max_steps)
-        self.output_dir = self.output_dir or Path(args.output_dir)
-        saved = state.stateful_callbacks.get(type(self).__name__)
+        self.output_dir = self.output_dir or Path(str(args.output_dir))
+        states = state.stateful_callbacks  # by class name, whatever the annotation says
+        assert isinstance(states, dict)
+        saved = states.get(type(self).__name__)
         if state.global_step:
             self._resume(saved, state.global_step)
         elif self.updates or self._num_updates:
@@ -164,7 +164,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         else:
             self.dataset.load_schedule(self.dataset.schedule)  # nothing counts as read yet
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
-        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
             drop_records_after(self.output_dir / "influence.jsonl", state.global_step)
             self.dataset.schedule.save(self.output_dir / "schedule.json")
@@ -195,7 +195,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Marks the checkpoint as written to its end, once every rank has written its part."""
         distributed.barrier()
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             mark_complete(folder)
 
@@ -236,7 +236,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             notes = (*notes, "observed only")
         elif not np.array_equal(proposed_K, mixture_K):
             from_sample = self._layout.first_free_sample(step)
-            about = {"step": step, "mixer": _describe(self.mixer), "notes": list(notes)}
+            about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
             self.dataset.set_mixture(proposed_K, from_sample, update=about)
         distributed.check_identical(
             f"the schedule at step {step}", repr(self.dataset.schedule.to_dict()).encode()
@@ -294,7 +294,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         assert self._layout is not None
         first, last = map(self._layout.samples_before, (self._last_step, step))
         realised_K = self.dataset.tokens_between(first, last)
-        requested_K = _requested(self.dataset.schedule, first, last, int(realised_K.sum()))
+        requested_K = self.dataset.schedule.mean_between(first, last) * realised_K.sum()
         self._trained_tokens += int(realised_K.sum())
         self._last_step = step
         now = time.perf_counter()
@@ -319,7 +319,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             "schedule": self.dataset.schedule.to_dict(),
             "data": self._data_identity,
             "layout": None if self._layout is None else self._layout.identity(),
-            "mixer": {"settings": _describe(self.mixer), "state": self._mixer_state._asdict()},
+            "mixer": {"settings": self.mixer.describe(), "state": self._mixer_state._asdict()},
             "counters": {name: getattr(self, name) for name in _COUNTERS},
         }
         return {"args": {"dataset": "a live object"}, "attributes": seal(content)}
@@ -341,13 +341,13 @@ class TikMixCallback(TrainerCallback, ExportableState):
             saved.get("attributes") if isinstance(saved, Mapping) else None, origin=origin
         )
         for what, mine in (("data", self._data_identity), ("layout", self._layout.identity())):
-            _check_same(what, content[what], mine, origin)
+            check_same(what, content[what], mine, origin=origin)
         self.dataset.load_schedule(MixtureSchedule.from_dict(content["schedule"], origin=origin))
-        if content["mixer"]["settings"] == _describe(self.mixer):
+        if content["mixer"]["settings"] == self.mixer.describe():
             self._mixer_state = self.mixer.restore(content["mixer"]["state"])
         else:
             logger.warning(
-                "%s was made with another mixer; %s starts anew.", origin, _describe(self.mixer)
+                "%s was made with another mixer; %s starts anew.", origin, self.mixer.describe()
             )
         for name in _COUNTERS:
             setattr(self, name, content["counters"][name])
@@ -356,51 +356,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
 _COUNTERS = ("_num_updates", "_last_step", "_measured_tokens", "_trained_tokens")
 
 
-def _requested(
-    schedule: MixtureSchedule, first: int, last: int, num_tokens: int
-) -> NDArray[np.float64]:
-    """Tokens that the mixtures in force between two samples asked for, of those that were read."""
-    starts = [segment.from_sample for segment in schedule.segments] + [last]
-    requested_K = np.zeros(len(schedule.domains))
-    for segment, stop in zip(schedule.segments, starts[1:], strict=True):
-        length = min(stop, last) - max(segment.from_sample, first)
-        requested_K += max(length, 0) * segment.mixture
-    return requested_K * (num_tokens / max(last - first, 1))
-
-
-def _describe(mixer: Mixer[Any]) -> dict[str, Any]:
-    """The mixer's name and settings, as they come back from JSON."""
-    settings = dataclasses.asdict(mixer) if dataclasses.is_dataclass(mixer) else {}
-    name = type(mixer).__module__.rpartition(".")[2]
-    return json.loads(json.dumps({"name": name, **settings}))
-
-
 def _check_dataset(dataset: Any) -> None:
     if not isinstance(dataset, InterleavedDomainDataset):
         raise TypeError(
-            f"`dataset` must be the InterleavedDomainDataset that the Trainer reads; got {dataset!r}. "
-            "If restore_callback_states_from_checkpoint is set, leave it out: the callback "
-            "restores itself."
+            "`dataset` must be the InterleavedDomainDataset that the Trainer reads; got "
+            f"{dataset!r}. If restore_callback_states_from_checkpoint is set, leave it out: the "
+            "callback restores itself."
         )
-
-
-def _check_targets(targets: Any) -> None:
-    if not isinstance(targets, Mapping) or not targets:
-        raise ValueError(
-            "`targets` must map names to tokenised datasets, at least one, such as "
-            f"{{'arc': arc_train}}; got {targets!r}."
-        )
-    for name, rows in targets.items():
-        check_rows(rows, f"`targets[{name!r}]`")
-
-
-def _check_same(what: str, theirs: Any, mine: dict[str, Any], origin: str) -> None:
-    """Compares what a checkpoint was made with to what this run has, entry by entry."""
-    for name, value in mine.items():
-        other = theirs.get(name) if isinstance(theirs, Mapping) else None
-        if other != value:
-            raise ValueError(
-                f"`{name}` must be what {origin} was made with; the checkpoint has {other!r}, this "
-                f"run {value!r} ({what}). Exact resume needs the same; to train on from these "
-                "weights in another way, start a new run from the model."
-            )

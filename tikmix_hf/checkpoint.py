@@ -1,8 +1,8 @@
 """What goes into a checkpoint and what may come out of it.
 
-In: the callback's state, a folder of checkpoints. Out: a sealed record whose damage shows, and the last
-checkpoint that was written to its end. The Trainer writes `trainer_state.json` last but does not
-check it; a process killed while saving leaves a folder that looks like a checkpoint. After each
+In: the callback's state, a folder of checkpoints. Out: a sealed record whose damage shows, and the
+last checkpoint that was written to its end. The Trainer writes `trainer_state.json` last but does
+not check it; a process killed while saving leaves a folder that looks like a checkpoint. After each
 save the callback adds a list of the files and their sizes: a folder without it, or that does not
 match it, is partial.
 """
@@ -38,14 +38,14 @@ def unseal(record: Any, *, origin: str) -> dict[str, Any]:
     """
     if not isinstance(record, Mapping) or "checksum" not in record:
         raise ValueError(
-            f"The state of TikMixCallback in {origin} is truncated: it has no checksum. Resume from an "
-            "earlier checkpoint."
+            f"The state of TikMixCallback in {origin} is truncated: it has no checksum. Resume "
+            "from an earlier checkpoint."
         )
     content = {name: value for name, value in record.items() if name != "checksum"}
     if _checksum(content) != record["checksum"]:
         raise ValueError(
-            f"The state of TikMixCallback in {origin} is corrupt: its checksum does not match. Resume "
-            "from an earlier checkpoint."
+            f"The state of TikMixCallback in {origin} is corrupt: its checksum does not match. "
+            "Resume from an earlier checkpoint."
         )
     return content
 
@@ -53,6 +53,22 @@ def unseal(record: Any, *, origin: str) -> dict[str, Any]:
 def _checksum(record: Mapping[str, Any]) -> str:
     canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def check_same(what: str, theirs: Any, mine: Mapping[str, Any], *, origin: str) -> None:
+    """Compares what a checkpoint was made with to what this run has, entry by entry.
+
+    Raises:
+        ValueError: an entry differs; names it, both values and the mend.
+    """
+    for name, value in mine.items():
+        other = theirs.get(name) if isinstance(theirs, Mapping) else None
+        if other != value:
+            raise ValueError(
+                f"`{name}` must be what {origin} was made with; the checkpoint has {other!r}, this "
+                f"run {value!r} ({what}). Exact resume needs the same; to train on from these "
+                "weights in another way, start a new run from the model."
+            )
 
 
 def mark_complete(folder: str | os.PathLike[str]) -> None:

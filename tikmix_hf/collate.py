@@ -1,9 +1,9 @@
 """PackedCollator: batches that are ready pass through; rows of unequal length are padded.
 
-In: rows of an `InterleavedDomainDataset`, or any list of dicts of 1-d integer tensors or lists. Out:
-dict of (B, T) int64 tensors `input_ids`, `labels`, `attention_mask` (only where rows were padded or
-brought one). With `remove_unused_columns=False` the Trainer hands a ready batch over untouched and
-nothing is copied; otherwise rows arrive one by one and are stacked.
+In: rows of an `InterleavedDomainDataset`, or any list of dicts of 1-d integer tensors or lists.
+Out: dict of (B, T) int64 tensors `input_ids`, `labels`, `attention_mask` (only where rows were
+padded or brought one). With `remove_unused_columns=False` the Trainer hands a ready batch over
+untouched and nothing is copied; otherwise rows arrive one by one and are stacked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class PackedCollator:
     """Collator for packed blocks and for examples.
 
     Args:
-        pad_token_id: fills `input_ids` of shorter rows; masked and without label, so any id will do.
+        pad_token_id: fills `input_ids` of shorter rows; masked and without label, so any id will
+            do.
     """
 
     pad_token_id: int = 0

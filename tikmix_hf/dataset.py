@@ -2,13 +2,13 @@
 
 In: domains, a mixture or a whole schedule, a seed. Out: a map-style dataset that is read in order.
 Sample k of the run gets its domain and its row from (seed, schedule, k) alone, by random access:
-domains by quota (`quota.py`), rows by one keyed permutation per domain and epoch (`permutation.py`).
-So ranks, workers and prefetching agree without talking, resuming is an integer, and a change of
-mixture takes effect at a stated sample.
+domains by quota (`quota.py`), rows by one keyed permutation per domain and epoch
+(`permutation.py`). So ranks, workers and prefetching agree without talking, resuming is an integer,
+and a change of mixture takes effect at a stated sample.
 
 Shares are shares of tokens: domains whose rows are longer get proportionally fewer samples. The
-length of the dataset is one Trainer epoch; further epochs continue the ordinals, they repeat nothing
-until a domain runs out of rows.
+length of the dataset is one Trainer epoch; further epochs continue the ordinals, they repeat
+nothing until a domain runs out of rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tikmix_hf.arrow_rows import ArrowRows
 from tikmix_hf.domains import Domains
 from tikmix_hf.ledger import Ledger
-from tikmix_hf.mixture import as_mixture, largest_remainder, normalise
+from tikmix_hf.mixture import largest_remainder, normalise
 from tikmix_hf.permutation import RowPermutation, derive_key
 from tikmix_hf.quota import TOTAL
 from tikmix_hf.schedule import MixtureSchedule, Segment
@@ -71,9 +71,8 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         ValueError: an unknown domain, shares that are no mixture, a schedule for other domains.
 
     Example:
-        >>> train = InterleavedDomainDataset(domains, mixture="uniform", num_samples=1000)  # doctest: +SKIP
-        >>> train.domain_of(0), train[0]["input_ids"].shape  # doctest: +SKIP
-        ('web', torch.Size([128]))
+        train = InterleavedDomainDataset(domains, {"web": 0.7, "code": 0.3}, num_samples=1000)
+        train.domain_of(0)  # "web": 0.7 of the first sample rounds to one
     """
 
     def __init__(

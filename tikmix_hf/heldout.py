@@ -1,8 +1,8 @@
 """HeldoutBatches: the rows that an update measures, as batches made when they are asked for.
 
-In: tokenised rows of one domain or target. Out: a sequence of collated batches. Update u reads the next
-`num_rows` rows of a keyed permutation, so updates see fresh text until all rows were seen once, and
-every rank can make any batch without talking to the others.
+In: tokenised rows of one domain or target. Out: a sequence of collated batches. Update u reads the
+next `num_rows` rows of a keyed permutation, so updates see fresh text until all rows were seen
+once, and every rank can make any batch without talking to the others.
 """
 
 from __future__ import annotations
@@ -15,8 +15,25 @@ import torch
 from datasets import Dataset
 
 from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.rows import check_rows
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]
+
+
+def check_targets(targets: Any) -> None:
+    """Refuses targets that cannot be measured.
+
+    Raises:
+        ValueError: no mapping, empty, or rows with missing or unknown columns.
+        TypeError: an entry is no `datasets.Dataset`.
+    """
+    if not isinstance(targets, Mapping) or not targets:
+        raise ValueError(
+            "`targets` must map names to tokenised datasets, at least one, such as "
+            f"{{'arc': arc_train}}; got {targets!r}."
+        )
+    for name, rows in targets.items():
+        check_rows(rows, f"`targets[{name!r}]`")
 
 
 class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):

@@ -1,8 +1,9 @@
 """Ledger: the mixtures of a run in memory that the DataLoader's workers share.
 
 In: integer shares and the sample they start at. Out: for any sample, its segment. The process that
-trains appends; workers, forked or spawned, read the same memory, so a change reaches them without
-a message. That is safe because a change is only ever announced for samples that nobody has asked for yet.
+trains appends; workers, forked or spawned, read the same memory, so a change reaches them without a
+message. That is safe because a change is only ever announced for samples that nobody has asked for
+yet.
 
 All rows are made when the ledger is: memory that is shared cannot grow.
 """

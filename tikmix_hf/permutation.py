@@ -3,9 +3,9 @@
 In: a key (seed and domain name), an epoch and positions in `[0, num_rows)`. Out: the rows at those
 positions, a bijection for every (key, epoch), by random access and in O(1) memory.
 
-The construction is a Feistel network on a grid `[a] x [b]` with `a * b >= num_rows`: each round adds
-a keyed hash of one coordinate to the other, modulo its side, which is invertible whatever the hash
-(Luby and Rackoff 1988; Black and Rogaway 2002 for arbitrary domains). The few grid points past
+The construction is a Feistel network on a grid `[a] x [b]` with `a * b >= num_rows`: each round
+adds a keyed hash of one coordinate to the other, modulo its side, which is invertible whatever the
+hash (Luby and Rackoff 1988; Black and Rogaway 2002 for arbitrary domains). The few grid points past
 `num_rows` are walked along their cycle until they fall inside.
 """
 

@@ -1,22 +1,24 @@
 """Which domain gets the n-th sample of a segment, by quota instead of dice.
 
-In: the domains' integer shares (their sum is `TOTAL`) and the debts that earlier segments left. Out: for
-any n, by random access, the domain of sample n and how many samples of that domain came before it.
+In: the domains' integer shares (their sum is `TOTAL`) and the debts that earlier segments left.
+Out: for any n, by random access, the domain of sample n and how many samples of that domain came
+before it.
 
 A binary tree halves the counting: the leaves are the domains, and of the first `m` samples that
 reach a node with children of weight `a` and `b`, the left child has received
 
     left(m) = floor((m * a + offset) / (a + b)),        0 <= offset < a + b,
 
-which grows by 0 or 1 when m grows by 1, and sums exactly. So each n leads to one leaf, counts never go
-negative, and a look-up costs the depth of the tree. With `offset = (a + b) / 2` a split is within 1/2
-of its share. On a Huffman tree an ancestor's weight doubles at least every second level, so the errors
-that a leaf inherits form a convergent series: less than 1.7 in all.
+which grows by 0 or 1 when m grows by 1, and sums exactly. So each n leads to one leaf, counts never
+go negative, and a look-up costs the depth of the tree. With `offset = (a + b) / 2` a split is
+within 1/2 of its share. On a Huffman tree an ancestor's weight doubles at least every second level,
+so the errors that a leaf inherits form a convergent series: less than 1.7 in all.
 
 Segments may be short (a share of 1e-4 is due once in ten segments of 1,000 samples), so the offsets
-carry what each domain is still owed; where a leaf could then be more than `MAX_DEVIATION` from its share
-in some prefix, the offsets on its path are pulled back, and the rest of the debt waits for the next
-segment. Weights are integers and all divisions are exact: 10^12 samples are as exact as ten.
+carry what each domain is still owed; where a leaf could then be more than `MAX_DEVIATION` from its
+share in some prefix, the offsets on its path are pulled back, and the rest of the debt waits for
+the next segment. Weights are integers and all divisions are exact: 10^12 samples are as exact as
+ten.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class QuotaTree:
 
     Args:
         shares: (K,) integers that sum to `TOTAL`; a share of 0 is never served.
-        debts: (K,) what each domain is owed from before, in units of 1 / `TOTAL` samples; sums to 0.
+        debts: (K,) what each domain is owed from before, in 1 / `TOTAL` samples; sums to 0.
 
     Example:
         >>> tree = QuotaTree([TOTAL // 4, 3 * (TOTAL // 4)])
@@ -68,7 +70,7 @@ class QuotaTree:
             self._carry([int(debt) for debt in debts])
 
     def locate(self, sample: int) -> tuple[int, int]:
-        """Returns the domain of a sample of the segment, and how many of that domain came before."""
+        """Returns the domain of a sample, and how many samples of that domain came before."""
         node, count = self._root, sample
         while node >= self.num_domains:
             split = self._splits[node]
@@ -91,7 +93,7 @@ class QuotaTree:
         return counts_K
 
     def block(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns `locate` of the samples `start ... start + length - 1`, as two arrays (length,)."""
+        """Returns `locate` of samples `start ... start + length - 1`, as two arrays."""
         domains_N = np.empty(length, dtype=np.int64)
         counts_N = np.empty(length, dtype=np.int64)
         pending = [(self._root, np.arange(length), start)]
@@ -127,9 +129,9 @@ class QuotaTree:
     def _bound_deviation(self) -> None:
         """Pulls offsets back to the middle where a leaf could leave `MAX_DEVIATION`.
 
-        A split errs by at most 1/2 + |shift|, and a leaf inherits the error of a child on its path in
-        proportion to its share of that child. The splits farther up yield first: the last one
-        is what serves a tiny domain that is owed a sample.
+        A split errs by at most 1/2 + |shift|, and a leaf inherits the error of a child on its path
+        in proportion to its share of that child. The splits farther up yield first: the last one is
+        what serves a tiny domain that is owed a sample.
         """
         pending = [(self._root, [])]
         while pending:

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import (
+    TensorBoardCallback,
+    get_reporting_integration_callbacks,
+)
 
 
 class Reporters:
@@ -51,7 +54,7 @@ def _make(kind: type[TrainerCallback], args: TrainingArguments) -> TrainerCallba
     callback = kind()
     if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
         # The Trainer's own opened its folder when training began; its name holds that second.
-        folders = [path for path in (Path(args.output_dir) / "runs").glob("*") if path.is_dir()]
+        folders = [path for path in Path(str(args.output_dir), "runs").glob("*") if path.is_dir()]
         if folders:
             callback.logging_dir = str(max(folders, key=lambda path: path.stat().st_mtime))
     return callback

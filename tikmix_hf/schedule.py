@@ -7,6 +7,7 @@ names, plots, and replays as the `mixture` of another `InterleavedDomainDataset`
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from bisect import bisect_right
@@ -59,11 +60,7 @@ class MixtureSchedule:
 
     def __post_init__(self) -> None:
         starts = [segment.from_sample for segment in self.segments]
-        if (
-            not starts
-            or starts[0] != 0
-            or any(b <= a for a, b in zip(starts, starts[1:], strict=False))
-        ):
+        if not starts or starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
             raise ValueError(
                 "`segments` must start at sample 0 and ascend strictly; got from_sample = "
                 f"{starts[:8]}. Sort them and give the first one from_sample=0."
@@ -81,6 +78,16 @@ class MixtureSchedule:
             raise ValueError(f"`sample` must be 0 or more; got {sample}.")
         index = bisect_right(self.segments, sample, key=lambda segment: segment.from_sample) - 1
         return dict(zip(self.domains, self.segments[index].mixture.tolist(), strict=True))
+
+    def mean_between(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Returns the mixture that samples `start ... stop - 1` ask for on average, (K,)."""
+        ends = [segment.from_sample for segment in self.segments[1:]] + [stop]
+        lengths_S = [
+            max(0, min(end, stop) - max(segment.from_sample, start))
+            for segment, end in zip(self.segments, ends, strict=True)
+        ]
+        mixtures_SK = np.stack([segment.mixture for segment in self.segments])
+        return np.array(lengths_S) @ mixtures_SK / max(stop - start, 1)
 
     def for_domains(self, names: Sequence[str]) -> MixtureSchedule:
         """Returns the same schedule in another order of the same domains.

@@ -1,7 +1,7 @@
 """What a Trainer must be set to so that samples are read in order, each of them once.
 
-In: TrainingArguments, the loader that the Trainer made, the dataset. Out: nothing, or one clear error
-that names the argument, its value and the mend.
+In: TrainingArguments, the loader that the Trainer made, the dataset. Out: nothing, or one clear
+error that names the argument, its value and the mend.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.layout import BatchLayout
@@ -21,26 +22,41 @@ def check_arguments(args: TrainingArguments) -> None:
         ValueError: names the argument, its value and what to set it to.
     """
     config = args.accelerator_config
-    checks = (
-        ("accelerator_config.split_batches", config.split_batches, (False,), "ranks read whole batches"),
-        ("accelerator_config.dispatch_batches", config.dispatch_batches, (None, False), "every rank reads for itself"),
-        ("ignore_data_skip", args.ignore_data_skip, (False,), "a resumed run goes on where it was"),
-        ("auto_find_batch_size", args.auto_find_batch_size, (False,), "a step reads a fixed number of samples"),
-        ("dataloader_in_order", args.dataloader_in_order, (True,), "batches arrive in the order of samples"),
-        (
-            "restore_callback_states_from_checkpoint",
+    assert isinstance(config, AcceleratorConfig)  # TrainingArguments made it one
+    checks: dict[str, tuple[object, tuple[object, ...], str]] = {
+        "accelerator_config.split_batches": (
+            config.split_batches,
+            (False,),
+            "every rank reads whole batches",
+        ),
+        "accelerator_config.dispatch_batches": (
+            config.dispatch_batches,
+            (None, False),
+            "every rank reads for itself",
+        ),
+        "ignore_data_skip": (args.ignore_data_skip, (False,), "a resumed run goes on where it was"),
+        "auto_find_batch_size": (
+            args.auto_find_batch_size,
+            (False,),
+            "a step reads a fixed number of samples",
+        ),
+        "dataloader_in_order": (
+            args.dataloader_in_order,
+            (True,),
+            "batches arrive in the order of samples",
+        ),
+        "restore_callback_states_from_checkpoint": (
             args.restore_callback_states_from_checkpoint,
             (False,),
             "the callback restores itself, around your live dataset",
         ),
-        (
-            "train_sampling_strategy",
+        "train_sampling_strategy": (
             args.train_sampling_strategy,
             ("sequential", "random"),  # "random" is the default, which the callback replaces
             "the order of samples is the dataset's",
         ),
-    )  # fmt: skip
-    for name, value, allowed, reason in checks:
+    }
+    for name, (value, allowed, reason) in checks.items():
         if value not in allowed:
             raise ValueError(
                 f"`{name}` must be {allowed[0]!r} with TikMixCallback, so that {reason}; got "
@@ -78,9 +94,9 @@ def check_loader(loader: DataLoader, dataset: InterleavedDomainDataset) -> None:
     sampler = getattr(batches, "sampler", None)
     if not isinstance(sampler, SequentialSampler):
         raise ValueError(
-            "`train_sampling_strategy` must be 'sequential' when the Trainer is made; its loader got "
-            f"a {type(sampler).__name__}. Pass the callback as Trainer(callbacks=[callback]), which "
-            "sets it, or set it in the TrainingArguments yourself."
+            "`train_sampling_strategy` must be 'sequential' when the Trainer is made; its loader "
+            f"has a {type(sampler).__name__}. Pass the callback as Trainer(callbacks=[callback]), "
+            "which sets it, or set it in the TrainingArguments yourself."
         )
 
 
@@ -96,8 +112,8 @@ def check_length(args: TrainingArguments, layout: BatchLayout, max_steps: int) -
         raise ValueError(
             f"`num_samples` must cover the run: max_steps={args.max_steps} steps of {step} samples "
             f"({layout.per_device} per device x {layout.world_size} processes x accumulation "
-            f"{layout.accumulation}) are {needed}; got {layout.num_samples}. Pass num_samples={needed} "
-            "or lower max_steps."
+            f"{layout.accumulation}) are {needed}; got {layout.num_samples}. Pass "
+            f"num_samples={needed} or lower max_steps."
         )
     rest = layout.num_samples % layout.batch
     ends_epoch = max_steps >= layout.steps_per_epoch
@@ -105,6 +121,6 @@ def check_length(args: TrainingArguments, layout: BatchLayout, max_steps: int) -
         raise ValueError(
             f"`num_samples` must be a multiple of {layout.batch} ({layout.per_device} per device x "
             f"{layout.world_size} processes), or accelerate fills the last batch of an epoch with "
-            f"repeated samples; got {layout.num_samples}. Pass num_samples={layout.num_samples - rest} "
-            "or set dataloader_drop_last=True."
+            f"repeated samples; got {layout.num_samples}. Pass "
+            f"num_samples={layout.num_samples - rest} or set dataloader_drop_last=True."
         )

@@ -1,7 +1,7 @@
 """UpdateRecord: one line of the run's account of itself.
 
-In: what an update measured, decided and cost. Out: the JSON line of `influence.jsonl`, the scalars for
-TensorBoard, W&B and their kin, and the line that a person reads.
+In: what an update measured, decided and cost. Out: the JSON line of `influence.jsonl`, the scalars
+for TensorBoard, W&B and their kin, and the line that a person reads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class UpdateRecord:
     """The measurement; None where it failed."""
     requested: NDArray[np.float64]
     """(K,) tokens that the mixtures in force asked for since the last update."""
-    realised: NDArray[np.float64]
+    realised: NDArray[np.int64]
     """(K,) tokens that training read since the last update."""
     epochs: NDArray[np.float64]
     """(K,) how often the domain's rows were gone through since the run began."""
@@ -122,7 +122,7 @@ class UpdateRecord:
             f"{self.change:.1%} of tokens moved{notes} ({cost})"
         )
 
-    def _named(self, values_K: NDArray[np.float64]) -> dict[str, float]:
+    def _named(self, values_K: NDArray[Any]) -> dict[str, float]:
         return dict(zip(self.domains, values_K.tolist(), strict=True))
 
 
@@ -153,5 +153,5 @@ def read_records(path: str | Path) -> Sequence[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
 
 
-def _shares(values_K: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shares(values_K: NDArray[Any]) -> NDArray[np.float64]:
     return values_K / max(float(values_K.sum()), 1.0)

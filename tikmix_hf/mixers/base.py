@@ -13,9 +13,10 @@ step did. `state._asdict()` goes into a checkpoint, `mixer.restore` brings it ba
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ class MixerError(ValueError):
     """A step found no mixture; the message says why. The mixture in force is to be kept."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Signals:
     """What training tells a mixer at one update.
 
@@ -102,6 +103,12 @@ class Mixer(ABC, Generic[StateT]):
         Raises:
             MixerError: The signals do not determine a mixture.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and settings, as they come back from JSON."""
+        settings = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        name = type(self).__module__.rpartition(".")[2]
+        return json.loads(json.dumps({"name": name, **settings}))
 
     def restore(self, saved: Mapping[str, Any]) -> StateT:
         """The state whose `_asdict()` went through JSON.
