@@ -176,6 +176,8 @@ def check_ddp_training_is_bit_identical_with_measurements():
     def train(measured):
         network = model(dropout=0.2).train()
         parallel = DistributedDataParallel(network)
+        # Its forward is a collective, and ranks may have unequal numbers of microbatches.
+        assert GroupInfluence(parallel).model is network
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
         torch.manual_seed(distributed.rank())
         for step in range(4):
