@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -89,11 +90,7 @@ def batch_gradient(
         parameters: what to differentiate by.
         batch: at least one loss token; tensors are moved to the parameters' device.
     """
-    device = parameters[0].device
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
+    inputs = send_to_device(dict(batch), parameters[0].device)
     with torch.enable_grad():
         loss_sum = model(**inputs, use_cache=False).loss * num_loss_tokens(batch)
         if not _checkpoints_reentrantly(model):

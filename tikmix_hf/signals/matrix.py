@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tikmix_hf.files import write_json
+
 FORMAT = "tikmix-hf influence"
 VERSION = 1
 
@@ -133,14 +135,7 @@ class InfluenceMatrix:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file; a reader sees the old one or the whole new one."""
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        text = json.dumps(self.to_dict(), allow_nan=False, indent=1)
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InfluenceMatrix:

@@ -1,0 +1,96 @@
+"""The house: imports go one way, and mixers are found by their file names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tikmix_hf
+
+PACKAGE = Path(tikmix_hf.__file__).parent
+NUMERICS = {"numpy", "scipy"}
+# Room -> the rooms of ours it may know. A room that is not here may know every room below it.
+KNOWS = {
+    "mixture": set(),
+    "permutation": set(),
+    "quota": set(),
+    "files": set(),
+    "layout": set(),
+    "rows": set(),
+    "arrow_rows": set(),
+    "installed_text": set(),
+    "distributed": set(),
+    "domains": {"mixture", "rows"},
+    "schedule": {"files", "mixture"},
+    "ledger": {"quota"},
+    "mixers": {"mixers", "mixture"},
+    "signals": {"signals", "distributed", "files"},
+    "corpora": {"domains", "installed_text"},
+    "plots": set(),
+    "checkpoint": {"files"},
+    "heldout": {"permutation", "rows"},
+    "dataset": {
+        *("arrow_rows", "domains", "ledger", "mixture", "permutation", "quota", "schedule"),
+    },
+    "collate": {"dataset"},
+    "update": {"files", "mixture", "signals"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a file imports, those for type checkers too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_knows_only_the_rooms_below_it(path):
+    mine = room(path)
+    known = {name.split(".")[1] for name in imports(path) if name.startswith("tikmix_hf.")}
+    if mine in KNOWS:
+        assert known <= KNOWS[mine]
+    if mine != "__init__":
+        assert not known & {"callback"}, "nobody looks up to the callback"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_stay_in_their_rooms(path):
+    mine, outside = room(path), {name.split(".")[0] for name in imports(path)}
+    if mine in ("mixture", "mixers", "quota", "permutation"):
+        assert outside <= {*NUMERICS, "tikmix_hf", *sys.stdlib_module_names}
+    if mine != "plots":
+        assert "matplotlib" not in outside
+    trainers = ("Trainer", "TrainerCallback", "TrainingArguments", "TrainerControl", "TrainerState")
+    if mine not in ("callback", "trainer_checks", "reporters"):
+        assert not imports(path) & {f"transformers.{name}" for name in trainers}
+
+
+def test_the_mixture_can_be_used_without_torch():
+    code = "import sys; from tikmix_hf import Constraints, mixers; mixers.load('tikmix_d')()"
+    check = "; assert not {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code + check], check=True)
+
+
+def test_every_public_name_is_there():
+    for name in tikmix_hf.__all__:
+        assert getattr(tikmix_hf, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Mixer'"):
+        tikmix_hf.Mixer  # noqa: B018
