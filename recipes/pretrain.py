@@ -201,7 +201,8 @@ def report(folder: Path, data: sources.Sources, results: dict[str, Any], console
             folder / "influence.png",
         )
     if len(results) > 1:
-        losses = {label: result["losses"] for label, result in results.items()}
+        # The control comes first: the picture shows how far the others are from it.
+        losses = {label: results[label]["losses"] for label in reversed(results)}
         plots.plot_target_losses(losses, folder / "losses.png")
     for table in (_mixtures(schedule, data), _losses(results)):
         console.print(table)

@@ -238,8 +238,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
             from_sample = self._layout.first_free_sample(step)
             about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
             self.dataset.set_mixture(proposed_K, from_sample, update=about)
+        last = self.dataset.schedule.segments[-1]
         distributed.check_identical(
-            f"the schedule at step {step}", repr(self.dataset.schedule.to_dict()).encode()
+            f"the mixture at step {step}", repr((last.from_sample, last.mixture.tolist())).encode()
         )
         self.influence = matrix or self.influence
         self._num_updates += 1

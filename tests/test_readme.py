@@ -1,0 +1,53 @@
+"""What the README shows runs as it is shown, only shorter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_example_of_the_trainer_runs(tmp_path):
+    example = next(block for block in blocks("python") if "trainer.train()" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    shorter = {"max_steps=100": "max_steps=4, use_cpu=True", "size=16": "size=2"}
+    shorter |= {"every_steps=25": "every_steps=2, num_rows=2", "samples=1600": "samples=8"}
+    shorter |= {"mixture_at(1599)": "mixture_at(7)", "runs/example": str(tmp_path / "run")}
+    shorter |= {"corpora.load()": f"corpora.load(cache_dir={str(tmp_path)!r})"}
+    for shown, short in shorter.items():
+        assert shown in example
+        example = example.replace(shown, short)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "[tikmix] step 2: from sample 6 on" in done.stdout
+    assert "'python_code'" in done.stdout.splitlines()[-1]
+
+
+def test_files_and_targets_that_the_readme_names_exist():
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_fields_of_the_log_are_those_of_the_code(tmp_path):
+    source = (ROOT / "tikmix_hf" / "update.py").read_text("utf-8")
+    (line,) = [line for line in README.splitlines() if "scalars under `tikmix/`" in line]
+    for name in re.findall(r"`(\w+)`", line.split("`tikmix/`:")[1]):
+        assert re.search(rf'"{name}"|tikmix/{name}/', source), name
