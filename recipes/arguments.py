@@ -106,7 +106,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         SystemExit: with one line that names the file, the key, its value and the mend.
     """
-    argv = list(argv)
+    argv = [part for word in argv for part in _split(word)]
     words: list[str] = []
     if "--config" in argv:
         place = argv.index("--config")
@@ -124,8 +124,23 @@ def parse(argv: Sequence[str]) -> Arguments:
         for field in dataclasses.fields(topic):
             value = getattr(topic, field.name)
             if isinstance(value, str) and value.startswith("{"):
-                setattr(topic, field.name, json.loads(value))
+                setattr(topic, field.name, _from_json(field.name, value))
     return tuple(topics)  # pyright: ignore[reportReturnType]
+
+
+def _split(word: str) -> list[str]:
+    """`--config=file` is `--config file`."""
+    return word.split("=", 1) if word.startswith("--config=") else [word]
+
+
+def _from_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as err:
+        raise SystemExit(
+            f'`{name}` must be JSON on the command line, such as {{"web": 0.7, "code": 0.3}}; got '
+            f"{text!r}."
+        ) from err
 
 
 def _read(path: Path) -> list[str]:
@@ -144,6 +159,8 @@ def _read(path: Path) -> list[str]:
         if key not in hints:
             raise SystemExit(f"{path} has an unknown key `{key}`.{_nearest(str(key))}")
         _check(path, key, value, hints[key])
+        if isinstance(value, list) and not value:
+            raise SystemExit(f"`{key}` in {path} is an empty list. Leave the key out.")
         if isinstance(value, list):
             words += [f"--{key}", *map(str, value)]
         elif value is not None:

@@ -58,6 +58,14 @@ def main(argv: list[str]) -> None:
         data = sources.load(data_args, tokenizer, args.seed)
     console.print(describe(data, time.perf_counter() - started))
 
+    if args.max_steps < 1:
+        raise SystemExit("`max_steps` must be set: the optimizer steps of the run.")
+    resumes_by_name = args.resume_from_checkpoint not in (None, "auto")
+    if mixture_args.control and resumes_by_name:
+        raise SystemExit(
+            "`resume_from_checkpoint` names one run's checkpoint, but `control` trains two. Write "
+            "resume_from_checkpoint: auto, and each run goes on from its own."
+        )
     runs = {mixture_args.mixer: mixture_args}
     if mixture_args.control and mixture_args.mixer != "static":
         runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)

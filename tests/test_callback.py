@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,9 +22,8 @@ from tiny import (
     parameters,
     rows,
 )
-from transformers import TrainerCallback
 
-from tikmix_hf import MixtureSchedule, TikMixCallback
+from tikmix_hf import MixtureSchedule, PackedCollator, TikMixCallback
 from tikmix_hf.mixers.base import Mixer, MixerError, State
 from tikmix_hf.update import read_records
 
@@ -86,11 +85,6 @@ def test_the_mixture_moves_to_the_domain_that_helps(tmp_path):
     assert final[2] > 0.3  # from 0.25
 
 
-class _Batches(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        state.log_history.append({"step": state.global_step, "marker": 1.0})
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_observing_leaves_training_as_it_is_to_the_last_bit(tmp_path, checkpointing):
     options = {"gradient_accumulation_steps": 2, "activation_checkpointing": checkpointing}
@@ -138,8 +132,9 @@ def test_every_change_is_accounted_for(tmp_path):
             for sample in range(start, stop)
         )
         assert list(line["requested_tokens"].values()) == pytest.approx(requested.tolist())
-        assert line["from_sample"] == stop + 4
-        assert dataset.schedule.mixture_at(stop + 4) == line["proposed"]
+        if line["change"]:
+            assert line["from_sample"] == stop + 4
+            assert dataset.schedule.mixture_at(stop + 4) == line["proposed"]
         difference = np.array(list(line["proposed"].values())) - list(line["mixture"].values())
         assert line["change"] == pytest.approx(np.abs(difference).sum() / 2)
         assert line["seconds"] > 0
@@ -230,9 +225,11 @@ def test_a_model_without_any_gradient_keeps_the_mixture(tmp_path):
     assert len(callback.dataset.schedule.segments) == 1
 
 
-def test_the_static_mixer_measures_and_changes_nothing(tmp_path):
+def test_the_static_mixer_measures_nothing_and_changes_nothing(tmp_path):
     trainer, callback = train(tmp_path, mixer="static")
-    assert callback.updates == []
+    assert [record.step for record in callback.updates] == [4, 8, 12, 16, 20]
+    assert all(record.influence is None for record in callback.updates)
+    assert all(record.from_sample is None for record in callback.updates)
     assert len(callback.dataset.schedule.segments) == 1
     assert trainer.model.read == addresses(make_dataset(), 96)
 
@@ -346,9 +343,13 @@ def test_another_dataset_than_the_trainers_is_refused(tmp_path):
             r"targets\['arc'\]` may have the columns .*got also answer",
         ),
         ({"mixer": "tikmix_z"}, ValueError, "tikmix_d"),
-        ({"every_steps": 0}, ValueError, "`every_steps` must be at least 1; got 0"),
-        ({"at_steps": [0]}, ValueError, "`at_steps` must be steps from 1 on"),
-        ({"num_rows": 0}, ValueError, "`num_rows` must be at least 1"),
+        ({"every_steps": 0}, ValueError, "`every_steps` must be whole and at least 1; got 0"),
+        ({"every_steps": 2.5}, ValueError, "`every_steps` must be whole and at least 1; got 2.5"),
+        ({"at_steps": [0]}, ValueError, "`at_steps` must be whole and at least 1; got 0"),
+        ({"at_steps": []}, ValueError, "`at_steps` must name a step"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be whole and at least 1; got 0"),
+        ({"damping": -1.0}, ValueError, "`damping` must be finite and not negative; got -1.0"),
+        ({"num_rows": 0}, ValueError, "`num_rows` must be whole and at least 1"),
         ({"on_error": "ignore"}, ValueError, "`on_error` must be 'keep' or 'raise'"),
         ({"preconditioner": "adamw"}, ValueError, "adam"),
     ],
@@ -367,3 +368,165 @@ def test_the_dataset_must_be_ours():
 def test_the_state_is_json(tmp_path):
     _, callback = train(tmp_path)
     assert json.loads(json.dumps(callback.state())) == callback.state()
+
+
+class _Count(NamedTuple):
+    notes: tuple[str, ...] = ()
+    steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rotates(Mixer):
+    """Needs no signal: one domain after the other, counted in its state."""
+
+    state_type: ClassVar[type] = _Count
+
+    def init(self, prior):
+        return _Count()
+
+    def step(self, state, signals):
+        assert signals.influence is None
+        return np.eye(4)[state.steps % 4], _Count((f"turn {state.steps}",), state.steps + 1)
+
+
+def test_a_mixer_without_signals_is_asked_and_its_state_goes_on(tmp_path):
+    dataset = make_dataset()
+    callback = make_callback(dataset, mixer=_Rotates())
+    arguments = make_arguments(tmp_path, save_strategy="steps", save_steps=9)
+    make_trainer(dataset, callback, arguments).train()
+    chosen = [segment.mixture.argmax() for segment in dataset.schedule.segments[1:]]
+    assert chosen == [0, 1, 2, 3, 0]
+    assert [record.influence for record in callback.updates] == [None] * 5
+
+    dataset = make_dataset()
+    callback = make_callback(dataset, mixer=_Rotates())
+    trainer = make_trainer(dataset, callback, arguments)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
+    assert [segment.mixture.argmax() for segment in dataset.schedule.segments[1:]] == chosen
+    assert [record.notes for record in callback.updates] == [("turn 2",), ("turn 3",), ("turn 4",)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers(Mixer):
+    answer: tuple[float, ...]
+
+    def init(self, prior):
+        return State()
+
+    def step(self, state, signals):
+        return np.array(self.answer), State()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((float("nan"), 1, 0, 0), "finite"),
+        ((1.5, -0.5, 0, 0), "not negative"),
+        ((0.5, 0.5), "one share per domain"),
+        ((0.5, 0.1, 0.1, 0.1), "sum to 1"),
+    ],
+)
+def test_a_mixer_that_answers_nonsense_changes_nothing(tmp_path, answer, reason):
+    trainer, callback = train(tmp_path, mixer=_Answers(answer=answer), at_steps=[3])
+    assert trainer.state.global_step == 24
+    assert reason in callback.updates[0].notes[0]
+    assert len(callback.dataset.schedule.segments) == 1
+
+
+def test_a_dataset_that_another_run_or_a_replay_changes_is_refused(tmp_path):
+    trainer, callback = train(tmp_path)
+    used = callback.dataset
+    with pytest.raises(ValueError, match="`dataset` already changes its mixture up to sample"):
+        train(tmp_path, dataset=used)
+    replay = make_dataset(mixture=used.schedule)
+    trainer, callback = train(tmp_path, dataset=replay, mixer="static")
+    assert trainer.model.read == addresses(replay, 96)
+    assert replay.schedule.to_dict()["segments"] == used.schedule.to_dict()["segments"]
+
+
+def test_more_updates_than_there_is_room_for_are_refused_at_once(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`max_updates` of the dataset must cover the run's 6 .*got 2"
+    ):
+        train(tmp_path, dataset=make_dataset(max_updates=2))
+
+
+def test_evaluating_on_the_dataset_that_is_trained_on_is_refused(tmp_path):
+    dataset = make_dataset()
+    arguments = make_arguments(tmp_path, eval_strategy="steps", eval_steps=3)
+    trainer = make_trainer(dataset, make_callback(dataset), arguments, eval_dataset=dataset)
+    with pytest.raises(
+        ValueError, match="`eval_dataset` must not be the dataset that training reads"
+    ):
+        trainer.train()
+
+
+def test_evaluating_on_held_out_rows_changes_nothing_in_what_is_read(tmp_path):
+    dataset = make_dataset(num_samples=48)
+    arguments = make_arguments(tmp_path, eval_strategy="steps", eval_steps=3, num_train_epochs=2)
+    heldout = dataset.domains["d0"].heldout
+    trainer = make_trainer(dataset, make_callback(dataset), arguments, eval_dataset=heldout)
+    trainer.train()
+    assert trainer.model.read == addresses(dataset, 96)
+    assert dataset[0]["input_ids"][:3].tolist() == addresses(dataset, 1)[0]  # epoch 0 again
+
+
+def test_measured_rows_go_through_the_collator_that_was_given(tmp_path):
+    seen = []
+
+    def collate(features):
+        seen.append(len(features))
+        return PackedCollator()(features)
+
+    dataset = make_dataset()
+    callback = make_callback(dataset, data_collator=collate, batch_size=3, at_steps=[2])
+    train(tmp_path, dataset=dataset, callback=callback)
+    assert seen == [3, 3, 2] * 6  # eight rows of each of two targets and four domains
+
+
+def test_the_preconditioner_and_its_damping_are_the_ones_asked_for(tmp_path):
+    matrices = []
+    for number, damping in enumerate((0.1, 10.0)):
+        dataset = make_dataset()
+        callback = make_callback(
+            dataset, preconditioner="adam", damping=damping, at_steps=[2], observe=True
+        )
+        train(tmp_path / str(number), dataset=dataset, callback=callback)
+        assert callback.influence.preconditioner == "adam"
+        matrices.append(callback.influence.values)
+    # A hundredfold damping of a denominator shrinks every entry.
+    assert (np.abs(matrices[1]) < np.abs(matrices[0])).all()
+
+
+def test_an_update_waits_behind_a_change_that_was_announced_with_more_workers(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 8}
+    workers = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4}
+    dataset = make_dataset()
+    arguments = make_arguments(tmp_path, **options, **workers)
+    make_trainer(dataset, make_callback(dataset, at_steps=[8]), arguments).train()
+    assert dataset.schedule.segments[-1].from_sample == 4 * (8 + 9)
+    dataset = make_dataset()
+    callback = make_callback(dataset, at_steps=[8, 9])
+    trainer = make_trainer(dataset, callback, make_arguments(tmp_path, **options))
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    assert [segment.from_sample for segment in dataset.schedule.segments] == [0, 68, 72]
+    assert trainer.model.read == addresses(dataset, 96)[32:]
+
+
+def test_a_partial_checkpoint_in_the_output_folder_is_named_when_the_trainer_is_made(
+    tmp_path, caplog
+):
+    (tmp_path / "checkpoint-8").mkdir()
+    dataset = make_dataset()
+    make_trainer(dataset, make_callback(dataset), make_arguments(tmp_path))
+    assert "checkpoint-8 is a partial checkpoint" in caplog.text
+    assert "last_complete_checkpoint" in caplog.text
+
+
+def test_trackers_that_cannot_join_are_named(tmp_path, caplog, monkeypatch):
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", TrainerCallback)
+    train(tmp_path, report_to=["mlflow"], at_steps=[2])
+    assert "['TrainerCallback'] cannot be given the mixture" in caplog.text

@@ -282,3 +282,74 @@ def test_other_bad_arguments_are_refused():
         dataset[96]
     with pytest.raises(ValueError, match="0 or more; got -1"):
         dataset.locate([-1])
+
+
+def test_loading_another_schedule_forgets_the_one_that_was_read():
+    dataset = make_dataset(mixture={"d0": 1.0})
+    assert {address[0] for address in addresses(dataset, 50)} == {0}
+    other = make_dataset(mixture={"d3": 1.0})
+    dataset.load_schedule(other.schedule)
+    assert addresses(dataset, 50) == addresses(other, 50)
+
+
+def test_what_any_worker_asked_for_counts_as_read():
+    dataset = make_dataset(num_samples=64)
+    loader = DataLoader(dataset, batch_size=4, num_workers=2, collate_fn=PackedCollator())
+    batches = iter(loader)
+    for _ in range(16):
+        next(batches)
+    with pytest.raises(ValueError, match="before 64; got 60"):
+        dataset.set_mixture("natural", from_sample=60)
+
+
+def test_rows_that_are_a_slice_of_a_larger_table_are_read_from_its_start():
+    data = rows(0, 80)
+    sliced = Dataset(data.data.slice(17, 43), info=data.info)
+    domains = Domains.from_datasets({"a": sliced}, heldout={"a": rows(0, 5)})
+    dataset = InterleavedDomainDataset(domains, num_samples=43)
+    assert sorted(dataset[k]["input_ids"][2].item() for k in range(43)) == list(range(17, 60))
+
+
+def test_columns_whose_chunks_end_at_different_rows_are_read_together():
+    joined = _concatenate(rows(0, 20), rows(0, 30))
+    labels = [[-100] * 3 + row[3:] for row in joined["input_ids"]]
+    joined = joined.add_column("labels", labels)
+    domains = Domains.from_datasets({"a": joined}, heldout=0.1)
+    dataset = InterleavedDomainDataset(domains, num_samples=40)
+    for k in range(40):
+        row = dataset[k]
+        assert row["labels"].tolist() == [-100] * 3 + row["input_ids"][3:].tolist()
+
+
+def test_labels_come_with_packed_blocks_and_never_with_ragged_rows():
+    ragged = rows(0, 40, lengths=[4, 4, 4, 7] * 10)
+    dataset = InterleavedDomainDataset(
+        Domains.from_datasets({"a": ragged}, heldout=0.1), num_samples=30
+    )
+    for k in range(30):
+        assert "labels" not in dataset[k]
+    assert all("labels" in row for row in make_dataset().__getitems__([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1] * 10, "lists of integers in 'labels'; got int64"),
+        ([[1] * LENGTH] * 9 + [None], "no empty cell in 'labels'; got 1 nulls"),
+        ([[1] * LENGTH] * 9 + [[1]], "one entry of 'labels' per token"),
+    ],
+)
+def test_labels_that_do_not_fit_their_tokens_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        Domains.from_datasets({"a": rows(0, 10).add_column("labels", labels)}, heldout=0.1)
+
+
+def test_a_schedule_cannot_be_changed_through_an_array_it_gave_away():
+    dataset = make_dataset()
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.schedule.segments[0].mixture[0] = 0.9
+
+
+def test_a_sample_is_a_whole_number():
+    with pytest.raises(TypeError):
+        make_dataset().set_mixture("natural", from_sample=20.5)

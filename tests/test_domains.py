@@ -196,7 +196,7 @@ def test_the_fingerprint_sees_name_rows_and_tokens_but_not_how_integers_are_stor
         ({}, ValueError, "at least one domain"),
         ({"": rows([2, 2])}, ValueError, "`name` must be a non-empty string"),
         (
-            {"web": rows([2, 2]), "code": rows([2, 2]).add_column("labels", [[1], [1]])},
+            {"web": rows([2, 2]), "code": rows([2, 2]).add_column("labels", [[1] * 2, [1] * 2])},
             ValueError,
             "same columns.*'web'.*'code'",
         ),
@@ -226,4 +226,4 @@ def test_domains_of_one_name_or_of_unlike_sides_are_refused():
     with pytest.raises(TypeError, match="must hold Domain objects; got Dataset"):
         Domains([rows([2])])
     with pytest.raises(ValueError, match="train and held-out rows must have the same columns"):
-        Domain(name="web", train=rows([2]), heldout=rows([2]).add_column("labels", [[1]]))
+        Domain(name="web", train=rows([2]), heldout=rows([2]).add_column("labels", [[1, 1]]))

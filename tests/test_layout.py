@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from tikmix_hf.layout import BatchLayout
-from tikmix_hf.trainer_checks import layout_of
+from tikmix_hf.trainer_checks import check_length, layout_of
 
 
 class _Watch(TrainerCallback):
@@ -95,3 +95,50 @@ def test_a_ragged_epoch_is_read_to_its_end_and_the_next_goes_on(tmp_path):
 
 def test_the_dataset_is_a_map_style_dataset():
     assert isinstance(make_dataset(), Dataset)
+
+
+def test_a_change_lies_behind_the_one_announced_before():
+    layout = BatchLayout(num_samples=1000, per_device=4, world_size=1, accumulation=1)
+    assert layout.first_free_sample(5) == 24
+    assert layout.first_free_sample(5, after=23) == 24
+    assert layout.first_free_sample(5, after=24) == 28
+    assert layout.first_free_sample(5, after=50) == 52
+
+
+def test_a_ragged_last_batch_over_two_processes_is_refused(tmp_path):
+    arguments = make_arguments(tmp_path)
+    options = {"num_samples": 50, "per_device": 4, "world_size": 2, "accumulation": 1}
+    layout = BatchLayout(**options)
+    with pytest.raises(
+        ValueError, match=r"`num_samples` must be a multiple of 8 .* num_samples=48"
+    ):
+        check_length(arguments, layout, max_steps=7)
+    check_length(arguments, layout, max_steps=6)  # ends before the ragged batch
+    check_length(arguments, BatchLayout(**options, drop_last=True), max_steps=7)
+
+
+def test_the_layout_is_read_off_the_arguments(tmp_path):
+    arguments = make_arguments(
+        tmp_path,
+        gradient_accumulation_steps=3,
+        dataloader_drop_last=True,
+        dataloader_num_workers=2,
+        dataloader_prefetch_factor=5,
+    )
+    expected = BatchLayout(
+        num_samples=96,
+        per_device=4,
+        world_size=1,
+        accumulation=3,
+        drop_last=True,
+        num_workers=2,
+        prefetch_factor=5,
+    )
+    assert layout_of(arguments, make_dataset()) == expected
+    assert expected.identity() == {
+        "num_samples": 96,
+        "per_device": 4,
+        "world_size": 1,
+        "accumulation": 3,
+        "drop_last": True,
+    }

@@ -32,7 +32,7 @@ KNOWS = {
     "corpora": {"domains", "installed_text"},
     "plots": set(),
     "checkpoint": {"files"},
-    "heldout": {"permutation", "rows"},
+    "heldout": {"collate", "permutation", "rows"},
     "dataset": {
         *("arrow_rows", "domains", "ledger", "mixture", "permutation", "quota", "schedule"),
     },

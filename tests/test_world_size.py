@@ -85,3 +85,10 @@ def test_one_rank_writes_the_files(runs):
     _, _, folder = runs
     lines = (folder / "run" / "influence.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 5, 9, 13, 17]
+
+
+def test_rank_0_decides_for_all(runs):
+    _, ranks, _ = runs
+    for rank in ranks:
+        assert rank["opinion"] == [1.0, 0.0, 0.0, 0.0]
+        assert rank["notes"] == ["rank 0"]

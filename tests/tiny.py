@@ -61,10 +61,13 @@ class RecordingLlama(LlamaForCausalLM):
         super().__init__(config)
         self.read: list[list[int]] = []
 
-    def forward(self, input_ids=None, **kwargs):
+    def forward(self, input_ids=None, labels=None, attention_mask=None, **kwargs):
+        # Named, so that the Trainer's removal of unused columns leaves them.
         if self.training:
             self.read += input_ids[:, :3].tolist()
-        return super().forward(input_ids=input_ids, **kwargs)
+        return super().forward(
+            input_ids=input_ids, labels=labels, attention_mask=attention_mask, **kwargs
+        )
 
 
 def make_model(dropout: float = 0.0, seed: int = 0, **settings: Any) -> RecordingLlama:
@@ -103,6 +106,7 @@ def make_trainer(
     arguments: TrainingArguments,
     model: RecordingLlama | None = None,
     extra: Sequence[Any] = (),
+    **options: Any,
 ) -> Trainer:
     callbacks = [*([] if callback is None else [callback]), *extra]
     with warnings.catch_warnings():
@@ -114,6 +118,7 @@ def make_trainer(
             train_dataset=dataset,
             data_collator=PackedCollator(),
             callbacks=callbacks,
+            **options,
         )
 
 

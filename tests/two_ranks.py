@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tiny import make_arguments, make_dataset, make_model, make_targets, make_trainer
 from torch import distributed as dist
 
 from tikmix_hf import TikMixCallback
+from tikmix_hf.mixers.base import Mixer, State
 
 
 def run(folder: Path, batch: int, *, observe: bool = False) -> dict:
@@ -43,9 +46,33 @@ def run(folder: Path, batch: int, *, observe: bool = False) -> dict:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OwnOpinion(Mixer):
+    """Every rank would choose the domain of its own number; only rank 0 is asked."""
+
+    def init(self, prior):
+        return State()
+
+    def step(self, state, signals):
+        return np.eye(4)[dist.get_rank()], State((f"rank {dist.get_rank()}",))
+
+
+def run_own_opinion(folder: Path) -> dict:
+    """A short run whose mixer's answer depends on the rank."""
+    dataset = make_dataset(num_samples=64)
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), mixer=_OwnOpinion(), at_steps=[2], progress=False
+    )
+    make_trainer(dataset, callback, make_arguments(folder), make_model()).train()
+    return {
+        "opinion": dataset.schedule.segments[-1].mixture.tolist(),
+        "notes": callback.updates[0].notes,
+    }
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    told = run(folder / "run", batch=4)
+    told = {**run(folder / "run", batch=4), **run_own_opinion(folder / "opinion")}
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()

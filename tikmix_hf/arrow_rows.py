@@ -58,13 +58,13 @@ class ArrowRows:
         self._starts: list[NDArray[np.int64]] = []  # first row of each chunk, per domain
         self._first_chunk: list[int] = []  # of each domain
         for dataset in self._datasets:
-            tables = [dataset.data.column(name).chunks for name in self.columns]
+            # Cut where any column's chunks end, without a copy.
+            batches = [batch for batch in dataset.data.table.to_batches() if len(batch)]
             self._first_chunk.append(len(self._chunks[self.columns[0]]))
-            sizes = [len(chunk) for chunk in tables[0]]
+            sizes = [len(batch) for batch in batches]
             self._starts.append(np.concatenate([[0], np.cumsum(sizes)])[:-1])
-            for name, chunks in zip(self.columns, tables, strict=True):
-                assert [len(chunk) for chunk in chunks] == sizes
-                self._chunks[name] += [_Chunk(chunk).views() for chunk in chunks]
+            for name in self.columns:
+                self._chunks[name] += [_Chunk(batch.column(name)).views() for batch in batches]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_datasets": self._datasets, "columns": self.columns}

@@ -17,6 +17,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from tqdm.auto import tqdm
@@ -24,22 +25,31 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from tikmix_hf import distributed, mixers, trainer_checks
-from tikmix_hf.checkpoint import check_same, mark_complete, seal, unseal
+from tikmix_hf.checkpoint import (
+    check_same,
+    mark_complete,
+    seal,
+    unseal,
+    warn_of_partial_checkpoint,
+)
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.heldout import Collator, HeldoutBatches, check_targets
 from tikmix_hf.layout import BatchLayout
-from tikmix_hf.mixers.base import Mixer, MixerError, Signals
+from tikmix_hf.mixers.base import Mixer, Signals
+from tikmix_hf.mixture import as_mixture
 from tikmix_hf.reporters import Reporters
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
-from tikmix_hf.update import UpdateRecord, append_record, drop_records_after
+from tikmix_hf.update import RECORDS, UpdateRecord, append_record, drop_records_after
 
 # Shape letters: K domains.
 
 logger = logging.getLogger(__name__)
 
 PROVIDED = frozenset({"influence"})  # signals that mixers may require of this callback
+# What an update may fail of without taking training along. MixerError is a ValueError.
+FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError, distributed.OtherRankFailed)
 
 
 class TikMixCallback(TrainerCallback, ExportableState):
@@ -96,11 +106,16 @@ class TikMixCallback(TrainerCallback, ExportableState):
     ) -> None:
         _check_dataset(dataset)
         check_targets(targets)
-        for name, value in (("every_steps", every_steps), ("num_rows", num_rows)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
-        if at_steps is not None and (not at_steps or min(at_steps) < 1):
-            raise ValueError(f"`at_steps` must be steps from 1 on; got {list(at_steps)}.")
+        counts = [("every_steps", every_steps), ("num_rows", num_rows)]
+        counts += [] if batch_size is None else [("batch_size", batch_size)]
+        counts += [("at_steps", step) for step in at_steps or ()]
+        for name, value in counts:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be whole and at least 1; got {value!r}.")
+        if at_steps is not None and not at_steps:
+            raise ValueError("`at_steps` must name a step; got none. Leave it out for every_steps.")
+        if not 0 <= damping < float("inf"):
+            raise ValueError(f"`damping` must be finite and not negative; got {damping}.")
         if on_error not in ("keep", "raise"):
             raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
         self.dataset, self.targets = dataset, dict(targets)
@@ -142,6 +157,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Checks the arguments and asks for samples in order, before any loader is made."""
         trainer_checks.check_arguments(args)
         args.train_sampling_strategy = "sequential"
+        if state.is_world_process_zero:
+            warn_of_partial_checkpoint(str(args.output_dir))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,15 +175,14 @@ class TikMixCallback(TrainerCallback, ExportableState):
         saved = states.get(type(self).__name__)
         if state.global_step:
             self._resume(saved, state.global_step)
-        elif self.updates or self._num_updates:
-            self.dataset.load_schedule(self._initial_schedule)  # train() called once more
-            self._start_run()
         else:
-            self.dataset.load_schedule(self.dataset.schedule)  # nothing counts as read yet
+            self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
+            self._start_run()
+            self._check_room(state.max_steps)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
-            drop_records_after(self.output_dir / "influence.jsonl", state.global_step)
+            drop_records_after(self.output_dir / RECORDS, state.global_step)
             self.dataset.schedule.save(self.output_dir / "schedule.json")
         self._start_clock()
 
@@ -179,16 +195,34 @@ class TikMixCallback(TrainerCallback, ExportableState):
         record = self._update(state.global_step, kwargs["model"], kwargs["optimizer"])
         self.updates.append(record)
         scalars = record.scalars()
-        # The matrix itself is in influence.jsonl; a checkpoint need not repeat it.
-        brief = {k: v for k, v in scalars.items() if not k.startswith("tikmix/influence/")}
+        # The rest is in influence.jsonl; a checkpoint need not repeat it.
+        brief = {k: v for k, v in scalars.items() if k.count("/") == 1 or "/mixture/" in k}
         state.log_history.append({**brief, "step": state.global_step})
         self._reporters.log(scalars, args, state, control, kwargs["model"])
         if state.is_world_process_zero:
             assert self.output_dir is not None
-            append_record(self.output_dir / "influence.jsonl", record)
+            append_record(self.output_dir / RECORDS, record)
             self.dataset.schedule.save(self.output_dir / "schedule.json")
             if self.progress:
                 tqdm.write(str(record))
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Makes index 0 the first sample of the epoch."""
+        assert self._layout is not None
+        self.dataset.set_epoch(state.global_step // self._layout.steps_per_epoch)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuses to evaluate on the dataset that training reads: its epoch would be moved."""
+        loader = kwargs["eval_dataloader"]
+        if loader is not None and loader.dataset is self.dataset:
+            raise ValueError(
+                "`eval_dataset` must not be the dataset that training reads; got the same object. "
+                "Evaluate on held-out rows, such as domains['web'].heldout."
+            )
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -208,13 +242,35 @@ class TikMixCallback(TrainerCallback, ExportableState):
 
     def _is_due(self, state: TrainerState) -> bool:
         """Whether this step updates: it is chosen, and samples are left that it could change."""
-        if not (self.observe or self.mixer.requires):
-            return False
-        step = state.global_step
-        chosen = step % self.every_steps == 0 if self.at_steps is None else step in self.at_steps
         assert self._layout is not None
         end = self._layout.samples_before(state.max_steps)
-        return chosen and (self.observe or self._layout.first_free_sample(step) < end)
+        free = self._layout.first_free_sample(state.global_step)
+        return self._is_chosen(state.global_step) and (self.observe or free < end)
+
+    def _is_chosen(self, step: int) -> bool:
+        return step % self.every_steps == 0 if self.at_steps is None else step in self.at_steps
+
+    def _check_room(self, max_steps: int) -> None:
+        """Refuses a dataset whose schedule has no room, or is not this run's to change.
+
+        Raises:
+            ValueError: names `dataset` or `max_updates`.
+        """
+        if self.observe or isinstance(self.mixer, mixers.load("static")):
+            return
+        last = self.dataset.schedule.segments[-1].from_sample
+        if last:
+            raise ValueError(
+                f"`dataset` already changes its mixture up to sample {last}, by a replay or by "
+                "another run, and the mixer would change it too. Make a new "
+                "InterleavedDomainDataset, or pass mixer='static' or observe=True."
+            )
+        needed = sum(map(self._is_chosen, range(1, max_steps + 1)))
+        if needed > self.dataset.max_updates:
+            raise ValueError(
+                f"`max_updates` of the dataset must cover the run's {needed} updates; got "
+                f"{self.dataset.max_updates}. Construct the dataset with a larger one."
+            )
 
     # The update: what
 
@@ -225,9 +281,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
         mixture_K = self.dataset.schedule.segments[-1].mixture
         proposed_K, notes, from_sample, matrix = mixture_K, (), None, None
         try:
-            matrix = self._measure(model, optimizer)
+            if self.observe or self.mixer.requires:
+                matrix = self._measure(model, optimizer)
             proposed_K, notes = self._step_mixer(step, mixture_K, matrix)
-        except (MixerError, FloatingPointError) as err:
+        except FAILURES as err:
             if self.on_error == "raise":
                 raise
             notes = (f"update failed, mixture kept: {err}",)
@@ -235,7 +292,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
         if self.observe:
             notes = (*notes, "observed only")
         elif not np.array_equal(proposed_K, mixture_K):
-            from_sample = self._layout.first_free_sample(step)
+            # After a resume with fewer workers, a change announced before may lie farther ahead.
+            announced = self.dataset.schedule.segments[-1].from_sample
+            from_sample = self._layout.first_free_sample(step, after=announced)
             about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
             self.dataset.set_mixture(proposed_K, from_sample, update=about)
         last = self.dataset.schedule.segments[-1]
@@ -274,20 +333,26 @@ class TikMixCallback(TrainerCallback, ExportableState):
         )
 
     def _step_mixer(
-        self, step: int, mixture_K: NDArray[np.float64], matrix: InfluenceMatrix
+        self, step: int, mixture_K: NDArray[np.float64], matrix: InfluenceMatrix | None
     ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
         """Steps the mixer on rank 0; every rank gets its answer, or its error."""
+        names = self.dataset.domains.names
         signals = Signals(
             step=step,
-            domains=matrix.domains,
-            targets=matrix.targets,
+            domains=names,
+            targets=tuple(self.targets),
             mixture=mixture_K,
-            influence=matrix.values,
-            stderr=matrix.stderr,
+            influence=None if matrix is None else matrix.values,
+            stderr=None if matrix is None else matrix.stderr,
         )
-        proposed_K, self._mixer_state = distributed.solve_on_rank_0(
-            lambda: self.mixer.step(self._mixer_state, signals), (MixerError,)
-        )
+
+        def solve() -> tuple[NDArray[np.float64], Any]:
+            proposed_K, mixer_state = self.mixer.step(self._mixer_state, signals)
+            if not np.array_equal(proposed_K, mixture_K):  # what is in force keeps its bits
+                proposed_K = as_mixture(proposed_K, names, argument="the mixer's mixture")
+            return proposed_K, mixer_state
+
+        proposed_K, self._mixer_state = distributed.solve_on_rank_0(solve, (ValueError,))
         return proposed_K, tuple(self._mixer_state.notes)
 
     def _record(self, step: int, started: float, **decided: Any) -> UpdateRecord:

@@ -75,7 +75,7 @@ def mark_complete(folder: str | os.PathLike[str]) -> None:
     """Lists the files of a checkpoint and their sizes, once all of them are written."""
     folder = Path(folder)
     sizes = {
-        str(path.relative_to(folder)): path.stat().st_size
+        path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
@@ -102,23 +102,40 @@ def what_is_missing(folder: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def warn_of_partial_checkpoint(output_dir: str | os.PathLike[str]) -> None:
+    """Names the newest checkpoint if it is one that the Trainer could not resume from."""
+    folders = _checkpoints(Path(output_dir))
+    if folders and not (folders[0] / "trainer_state.json").is_file():
+        logger.warning(
+            "%s is a partial checkpoint: %s. To resume, pass last_complete_checkpoint(%r) to "
+            "train(resume_from_checkpoint=...).",
+            folders[0],
+            what_is_missing(folders[0]),
+            str(output_dir),
+        )
+
+
 def last_complete_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """Returns the newest checkpoint that was written to its end, or None.
 
     Partial ones that are newer are named in a warning. Pass the result to
     `trainer.train(resume_from_checkpoint=...)`.
     """
-    output_dir = Path(output_dir)
-    if not output_dir.is_dir():
-        return None
-    folders = [
-        (int(match[1]), path)
-        for path in output_dir.iterdir()
-        if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    ]
-    for _, folder in sorted(folders, reverse=True):
+    for folder in _checkpoints(Path(output_dir)):
         missing = what_is_missing(folder)
         if missing is None:
             return str(folder)
         logger.warning("%s is a partial checkpoint and is passed over: %s.", folder, missing)
     return None
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    """Folders of checkpoints, the newest first."""
+    if not output_dir.is_dir():
+        return []
+    folders = [
+        (int(match[1]), path)
+        for path in output_dir.iterdir()
+        if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(folders, reverse=True)]

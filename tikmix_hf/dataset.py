@@ -13,6 +13,7 @@ nothing until a domain runs out of rows.
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +51,9 @@ class _Block(NamedTuple):
 class ReadyBatch(list[dict[str, torch.Tensor]]):
     """The rows of a batch, as any collator wants them, and the batch they are views of.
 
-    `tensors` maps columns to (B, T) tensors where all rows are equally long; otherwise it is None.
+    Rows of packed blocks carry `labels`, their own tokens unless the data has others. Rows of data
+    of unequal lengths carry the data's columns: a collator pads them and makes the labels. Then
+    `tensors`, which maps columns to (B, T) tensors, is None.
     """
 
     tensors: dict[str, torch.Tensor] | None = None
@@ -95,12 +98,14 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         self._num_rows_K = np.array([domain.num_rows for domain in domains], dtype=np.int64)
         self._mean_tokens_K = domains.num_tokens / self._num_rows_K
         self._row_length_K = [domain.row_length for domain in domains]
+        self._is_packed = None not in self._row_length_K and len(set(self._row_length_K)) == 1
         self._rows = ArrowRows([domain.train for domain in domains])
         self._permutations = [
             RowPermutation(domain.num_rows, key=derive_key(seed, domain.name)) for domain in domains
         ]
         self._ledger = Ledger(len(domains), max_segments=max_updates + 1)
         self._segments: list[Segment] = []
+        self._row_lengths: dict[int, NDArray[np.int32]] = {}
         self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
         if not isinstance(mixture, MixtureSchedule):
             first = Segment(from_sample=0, mixture=domains.resolve(mixture))
@@ -108,6 +113,11 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         self.load_schedule(mixture)
 
     # The mixture
+
+    @property
+    def max_updates(self) -> int:
+        """Changes of mixture that there is room for."""
+        return self._ledger.max_segments - 1
 
     @property
     def schedule(self) -> MixtureSchedule:
@@ -137,6 +147,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             raise RuntimeError(
                 "`set_mixture` must be called in the process that trains, not in a worker."
             )
+        from_sample = operator.index(from_sample)
         last = self._segments[-1].from_sample
         if from_sample <= last:
             raise ValueError(
@@ -202,6 +213,8 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
 
     def domain_of(self, sample: int) -> str:
         """Returns the name of a sample's domain; `sample` is an ordinal of the run."""
+        if sample < 0:
+            raise ValueError(f"`sample` must be 0 or more; got {sample}.")
         segment = self._ledger.segment_at(sample)
         domain, _ = self._ledger.tree(segment).locate(sample - self._ledger.start(segment))
         return self.domains.names[domain]
@@ -223,12 +236,20 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         if all(length is not None for length in self._row_length_K):
             return tokens_K * np.array(self._row_length_K, dtype=np.int64)
         tokens_K = np.zeros(len(self.domains), dtype=np.int64)
-        for first in range(start, stop, BLOCK_SIZE):
-            domains_N, rows_N = self.locate(np.arange(first, min(first + BLOCK_SIZE, stop)))
-            chunks, within = self._rows.addresses(domains_N, rows_N)
-            lengths = [len(view) for view in self._rows.views("input_ids", chunks, within)]
-            np.add.at(tokens_K, domains_N, lengths)
+        while start < stop:
+            block = self._block_with(start)
+            piece = slice(start - block.start, min(stop, block.stop) - block.start)
+            domains_N, rows_N = block.domains[piece], block.rows[piece]
+            for k in np.unique(domains_N):
+                tokens_K[k] += self._lengths(int(k))[rows_N[domains_N == k]].sum(dtype=np.int64)
+            start = block.stop
         return tokens_K
+
+    def _lengths(self, domain: int) -> NDArray[np.int32]:
+        """Tokens of each row of a domain, read once."""
+        if domain not in self._row_lengths:
+            self._row_lengths[domain] = self.domains[domain].row_lengths()
+        return self._row_lengths[domain]
 
     # Reading rows
 
@@ -254,7 +275,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             chunks += [block.chunks[place] for place in places]
             within += [block.within[place] for place in places]
         columns = {name: self._rows.views(name, chunks, within) for name in self._rows.columns}
-        return _as_batch(columns)
+        return _as_batch(columns) if self._is_packed else _as_rows(columns)
 
     def _runs(self, samples: list[int]) -> list[tuple[_Block, int, int]]:
         """Cuts a list of ordinals into runs (block, start, stop) that one block covers each."""
@@ -301,24 +322,22 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         return _Block(start, start + BLOCK_SIZE, domains_N, rows_N, chunks, within)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_blocks": OrderedDict()}
+        return {**self.__dict__, "_blocks": OrderedDict(), "_row_lengths": {}}
+
+
+def _as_rows(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
+    """Copies views of unequal length into one int64 tensor each; labels are the collator's."""
+    tensors = [
+        [torch.from_numpy(view.astype(np.int64)) for view in views] for views in columns.values()
+    ]
+    return ReadyBatch([dict(zip(columns, row, strict=True)) for row in zip(*tensors, strict=True)])
 
 
 def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
-    """Gathers views into one (B, T) int64 tensor a column where rows are equally long."""
-    lengths = {length for views in columns.values() for length in map(len, views)}
-    if len(lengths) > 1:
-        tensors = {
-            name: [torch.from_numpy(view.astype(np.int64)) for view in views]
-            for name, views in columns.items()
-        }
-        return ReadyBatch(
-            dict(zip(tensors, row, strict=True)) for row in zip(*tensors.values(), strict=True)
-        )
-    (length,) = lengths
+    """Gathers views of equal length into one (B, T) int64 tensor a column."""
     batch: dict[str, torch.Tensor] = {}
     for name, views in columns.items():
-        gathered = np.empty((len(views), length), dtype=np.int64)
+        gathered = np.empty((len(views), len(views[0])), dtype=np.int64)
         np.concatenate(views, out=gathered.reshape(-1), casting="same_kind")
         batch[name] = torch.from_numpy(gathered)
     rows = {name: tensor.unbind(0) for name, tensor in batch.items()}

@@ -100,12 +100,16 @@ def check_identical(what: str, payload: bytes) -> None:
         )
 
 
+class OtherRankFailed(RuntimeError):
+    """This rank went well and another did not; the message quotes it."""
+
+
 class FailTogether:
     """Context in which a rank that raises takes the others with it at the end of the block.
 
     The block holds one rank's own work and no collective. The rank that failed raises its own
-    exception; every other rank raises a RuntimeError that quotes it, instead of waiting for ever
-    in the collective that follows.
+    exception; every other rank raises an OtherRankFailed that quotes it, instead of waiting for
+    ever in the collective that follows.
     """
 
     def __enter__(self) -> None:
@@ -120,12 +124,12 @@ class FailTogether:
         """Exchanges failures.
 
         Raises:
-            RuntimeError: where this rank went well and another did not.
+            OtherRankFailed: where this rank went well and another did not.
         """
         reports = _gather(None if kind is None else f"{kind.__name__}: {error}")
         failed = [f"rank {other}: {report}" for other, report in enumerate(reports) if report]
         if failed and kind is None:
-            raise RuntimeError("another rank failed; " + "; ".join(failed))
+            raise OtherRankFailed("another rank failed; " + "; ".join(failed))
 
 
 def _gather(mine: Any) -> list[Any]:

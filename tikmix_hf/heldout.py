@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from tikmix_hf.collate import IGNORED
 from tikmix_hf.permutation import RowPermutation, derive_key
 from tikmix_hf.rows import check_rows
 
@@ -79,6 +80,10 @@ class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):
             dict(zip(columns, map(torch.as_tensor, row), strict=True))
             for row in zip(*columns.values(), strict=True)
         ]
-        for row in rows:
-            row.setdefault("labels", row["input_ids"])
-        return self._collate(rows)
+        batch = dict(self._collate(rows))
+        if "labels" not in batch:
+            labels = batch["input_ids"].clone()
+            if "attention_mask" in batch:
+                labels[batch["attention_mask"] == 0] = IGNORED
+            batch["labels"] = labels
+        return batch

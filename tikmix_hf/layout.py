@@ -56,10 +56,18 @@ class BatchLayout:
         batches = min(within * self.accumulation, self._batches_per_epoch)
         return epoch * self.num_samples + min(batches * self.batch, self.num_samples)
 
-    def first_free_sample(self, step: int) -> int:
-        """Returns the first sample of a whole step that no loader has read at the end of `step`."""
+    def first_free_sample(self, step: int, *, after: int = -1) -> int:
+        """Returns the first sample of a step that no loader has read at the end of `step`.
+
+        Args:
+            step: optimizer steps done.
+            after: a sample that the answer must lie behind.
+        """
         ahead = 1 + self.num_workers * self.prefetch_factor
-        return self.samples_before(step - (-ahead // self.accumulation))
+        free = step - (-ahead // self.accumulation)
+        while self.samples_before(free) <= after:
+            free += 1
+        return self.samples_before(free)
 
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same for a resumed run to read the same samples in each step."""

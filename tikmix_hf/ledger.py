@@ -22,6 +22,7 @@ from tikmix_hf.quota import TOTAL, QuotaTree
 
 _NUM_SEGMENTS, _EPOCH, _GENERATION, _HIGH_WATER = range(4)
 _MAX_WORKERS = 256
+_NUM_CACHED_TREES = 8  # training reads one or two; a look-back over all would keep thousands
 
 
 class Ledger:
@@ -133,6 +134,8 @@ class Ledger:
         if self._trees_generation != self.generation:
             self._trees, self._trees_generation = {}, self.generation
         if index not in self._trees:
+            while len(self._trees) >= _NUM_CACHED_TREES:
+                del self._trees[next(iter(self._trees))]
             self._trees[index] = QuotaTree(
                 self._row(index, 0).tolist(), self._row(index, 2).tolist()
             )

@@ -1,21 +1,26 @@
-"""Reporters: the callback's numbers in TensorBoard, W&B and every other tracker of `report_to`.
+"""Reporters: the callback's numbers in the TensorBoard and W&B of `report_to`.
 
 The Trainer calls trackers before user callbacks and hands callbacks no Trainer, so what a callback
 adds to a log comes too late for them. We therefore make the trackers' callbacks a second time, from
 the same `report_to`, and give them our numbers. TensorBoard's writes to the folder of the Trainer's
-own; W&B and its kin join the run that is open.
+own; W&B's joins the run that is open. Other trackers would open a second run: for them a warning
+says where the numbers are.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import (
     TensorBoardCallback,
+    WandbCallback,
     get_reporting_integration_callbacks,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Reporters:
@@ -47,7 +52,13 @@ class Reporters:
 
 
 def _kinds(args: TrainingArguments) -> list[type[TrainerCallback]]:
-    return list(get_reporting_integration_callbacks(args.report_to))
+    asked_for: list[Any] = list(get_reporting_integration_callbacks(args.report_to))
+    known: list[Any] = [k for k in asked_for if k in (TensorBoardCallback, WandbCallback)]
+    if others := sorted(kind.__name__ for kind in asked_for if kind not in known):
+        logger.warning(
+            "%s cannot be given the mixture and influence; they are in influence.jsonl.", others
+        )
+    return known
 
 
 def _make(kind: type[TrainerCallback], args: TrainingArguments) -> TrainerCallback:

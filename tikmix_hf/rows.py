@@ -211,11 +211,33 @@ def check_rows(dataset: Dataset, where: str) -> None:
         )
     if len(dataset) == 0:
         raise ValueError(f"{where} must have rows; got an empty domain. Add rows or leave it out.")
-    kind = dataset.features.arrow_schema.field("input_ids").type
+    for column in columns:
+        _check_column(dataset, column, where)
+
+
+def _check_column(dataset: Dataset, column: str, where: str) -> None:
+    """Every row a list of integers, and as many as there are tokens."""
+    kind = dataset.features.arrow_schema.field(column).type
     is_a = pa.types
     is_list = is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind)
-    if not (is_list and is_a.is_integer(kind.value_type)):
-        raise ValueError(f"{where} must hold lists of token ids in 'input_ids'; got {kind}.")
+    if not (is_list and (is_a.is_integer(kind.value_type) or is_a.is_boolean(kind.value_type))):
+        what = "token ids" if column == "input_ids" else "integers"
+        raise ValueError(f"{where} must hold lists of {what} in {column!r}; got {kind}.")
+    lengths = {name: _list_lengths(dataset, name) for name in {"input_ids", column}}
+    if missing := lengths[column].null_count:
+        raise ValueError(f"{where} must have no empty cell in {column!r}; got {missing} nulls.")
+    if column != "input_ids" and not lengths[column].equals(lengths["input_ids"]):
+        raise ValueError(
+            f"{where} must have one entry of {column!r} per token in every row; got rows where "
+            "their numbers differ."
+        )
+
+
+def _list_lengths(dataset: Dataset, column: str) -> pa.ChunkedArray:
+    """Entries of each row's list, (N,), null where the row has none."""
+    rows = dataset.select_columns(column).with_format("arrow")[:]
+    lengths = pc.call_function("list_value_length", [rows[column]])
+    return pa.chunked_array([lengths.combine_chunks().cast(pa.int64())])
 
 
 @contextmanager

@@ -37,6 +37,11 @@ class Segment:
     update: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able record of the update that made it: step, mixer, reason, cost."""
 
+    def __post_init__(self) -> None:
+        mixture_K = np.array(self.mixture, dtype=np.float64)
+        mixture_K.flags.writeable = False
+        object.__setattr__(self, "mixture", mixture_K)
+
 
 @dataclass(frozen=True, slots=True)
 class MixtureSchedule:

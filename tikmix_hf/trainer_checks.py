@@ -7,7 +7,7 @@ error that names the argument, its value and the mend.
 from __future__ import annotations
 
 from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
@@ -50,6 +50,11 @@ def check_arguments(args: TrainingArguments) -> None:
             (False,),
             "the callback restores itself, around your live dataset",
         ),
+        "parallelism_config": (
+            args.parallelism_config,
+            (None,),
+            "every process reads batches of its own (tensor and context parallelism: not yet)",
+        ),
         "train_sampling_strategy": (
             args.train_sampling_strategy,
             ("sequential", "random"),  # "random" is the default, which the callback replaces
@@ -91,7 +96,7 @@ def check_loader(loader: DataLoader, dataset: InterleavedDomainDataset) -> None:
     batches = loader.batch_sampler
     if isinstance(batches, BatchSamplerShard):
         batches = batches.batch_sampler
-    sampler = getattr(batches, "sampler", None)
+    sampler = batches.sampler if isinstance(batches, BatchSampler) else batches
     if not isinstance(sampler, SequentialSampler):
         raise ValueError(
             "`train_sampling_strategy` must be 'sequential' when the Trainer is made; its loader "

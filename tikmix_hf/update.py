@@ -126,6 +126,9 @@ class UpdateRecord:
         return dict(zip(self.domains, values_K.tolist(), strict=True))
 
 
+RECORDS = "influence.jsonl"
+
+
 def append_record(path: Path, record: UpdateRecord) -> None:
     """Adds the record's line to a JSON-lines file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,8 +137,14 @@ def append_record(path: Path, record: UpdateRecord) -> None:
 
 
 def drop_records_after(path: Path, step: int) -> None:
-    """Takes back the lines of updates after `step`, which a resumed run makes anew."""
+    """Takes back the lines of updates after `step`, which a resumed run makes anew.
+
+    A run that starts at step 0 takes back none: another run's file is set aside.
+    """
     if not path.is_file():
+        return
+    if step == 0:
+        path.replace(path.with_name(f"previous-{path.name}"))
         return
     kept: list[str] = []
     for line in path.read_text("utf-8").splitlines():
@@ -149,8 +158,9 @@ def drop_records_after(path: Path, step: int) -> None:
 
 
 def read_records(path: str | Path) -> Sequence[dict[str, Any]]:
-    """Reads the updates of a run from its `influence.jsonl`."""
-    return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+    """Reads the updates of a run from its `influence.jsonl`, but for a line a kill cut short."""
+    lines = Path(path).read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def _shares(values_K: NDArray[Any]) -> NDArray[np.float64]:

@@ -107,8 +107,8 @@ class Mixer(ABC, Generic[StateT]):
     def describe(self) -> dict[str, Any]:
         """The method's name and settings, as they come back from JSON."""
         settings = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        name = type(self).__module__.rpartition(".")[2]
-        return json.loads(json.dumps({"name": name, **settings}))
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        return json.loads(json.dumps({"mixer": name, **settings}))
 
     def restore(self, saved: Mapping[str, Any]) -> StateT:
         """The state whose `_asdict()` went through JSON.
