@@ -104,8 +104,10 @@ def check_influence_equals(expected):
         # The promise. Two ranks add the same gradients in another order.
         assert (np.abs(two.values - one_process.values) <= 1e-6 * scale).all(), (name, dtype)
         np.testing.assert_allclose(two.stderr, one_process.stderr, rtol=1e-4)
-        np.testing.assert_allclose(two.domain_losses, one_process.domain_losses, rtol=1e-12)
-        np.testing.assert_allclose(two.target_losses, one_process.target_losses, rtol=1e-12)
+        # Losses are summed in float64; in float32 the kernels may round as they please.
+        rounding = 1e-12 if dtype == torch.float64 else 1e-6
+        np.testing.assert_allclose(two.domain_losses, one_process.domain_losses, rtol=rounding)
+        np.testing.assert_allclose(two.target_losses, one_process.target_losses, rtol=rounding)
         assert two.num_tokens == one_process.num_tokens
         distributed.check_identical("seconds", str(two.seconds).encode())
 
