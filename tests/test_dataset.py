@@ -173,6 +173,22 @@ def test_a_ready_batch_passes_through_without_a_copy():
     assert batch[1]["input_ids"].data_ptr() == batch.tensors["input_ids"][1].data_ptr()
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_a_batch_leaves_a_worker_as_it_was(big):
+    batch = PackedCollator()(make_dataset().__getitems__([0, 1, 2]))
+    if big:  # no token id is, but nothing is cut in silence
+        batch["input_ids"][1, 5] = 2**40
+    back = pickle.loads(pickle.dumps(batch))
+    assert list(back) == ["input_ids", "labels"]
+    for name in back:
+        assert back[name].dtype == torch.int64
+        assert torch.equal(back[name], batch[name])
+    if not big:
+        assert back["labels"] is back["input_ids"]  # sent once
+    labelled = type(batch)({**batch, "labels": batch["labels"] - 7})
+    assert torch.equal(pickle.loads(pickle.dumps(labelled))["labels"], batch["labels"] - 7)
+
+
 def test_rows_of_unequal_length_are_padded_and_their_padding_has_no_label():
     domains = Domains.from_datasets(
         {"a": rows(0, 30, lengths=[4 + r % 3 for r in range(30)])}, heldout=0.1

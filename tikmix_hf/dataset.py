@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,12 +51,30 @@ class _Block(NamedTuple):
 class ReadyBatch(list[dict[str, torch.Tensor]]):
     """The rows of a batch, as any collator wants them, and the batch they are views of.
 
-    Rows of packed blocks carry `labels`, their own tokens unless the data has others. Rows of data
-    of unequal lengths carry the data's columns: a collator pads them and makes the labels. Then
-    `tensors`, which maps columns to (B, T) tensors, is None.
+    `tensors` maps columns to (B, T) tensors; the rows, dicts of (T,) views, are made when somebody
+    looks at them, which a collator that takes `tensors` never does.
     """
 
-    tensors: dict[str, torch.Tensor] | None = None
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.tensors = tensors
+
+    def _fill(self) -> None:
+        if not super().__len__():
+            names = tuple(self.tensors)
+            columns = (tensor.unbind(0) for tensor in self.tensors.values())
+            self.extend(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.tensors["input_ids"])
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        self._fill()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._fill()
+        return super().__getitem__(index)
 
 
 class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
@@ -259,15 +277,20 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             raise IndexError(f"index must be in [0, {self.num_samples}); got {index}.")
         return self._read([index + self._ledger.epoch * self.num_samples])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> ReadyBatch:
-        """Returns a batch; a DataLoader calls this one instead of one call per sample."""
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Returns a batch, which a DataLoader asks for instead of sample by sample.
+
+        Rows of packed blocks carry `labels`, their own tokens unless the data has others, and come
+        as a `ReadyBatch`. Rows of data of unequal lengths carry the data's columns: a collator pads
+        them and makes the labels.
+        """
         first = self._ledger.epoch * self.num_samples
         samples = [first + index for index in indices]
         worker = get_worker_info()
         self._ledger.note_served(max(samples), worker=0 if worker is None else worker.id)
         return self._read(samples)
 
-    def _read(self, samples: list[int]) -> ReadyBatch:
+    def _read(self, samples: list[int]) -> list[dict[str, torch.Tensor]]:
         chunks: list[int] = []
         within: list[int] = []
         for block, start, stop in self._runs(samples):
@@ -325,12 +348,12 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         return {**self.__dict__, "_blocks": OrderedDict(), "_row_lengths": {}}
 
 
-def _as_rows(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
+def _as_rows(columns: dict[str, list[NDArray[Any]]]) -> list[dict[str, torch.Tensor]]:
     """Copies views of unequal length into one int64 tensor each; labels are the collator's."""
     tensors = [
         [torch.from_numpy(view.astype(np.int64)) for view in views] for views in columns.values()
     ]
-    return ReadyBatch([dict(zip(columns, row, strict=True)) for row in zip(*tensors, strict=True)])
+    return [dict(zip(columns, row, strict=True)) for row in zip(*tensors, strict=True)]
 
 
 def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
@@ -340,13 +363,6 @@ def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
         gathered = np.empty((len(views), len(views[0])), dtype=np.int64)
         np.concatenate(views, out=gathered.reshape(-1), casting="same_kind")
         batch[name] = torch.from_numpy(gathered)
-    rows = {name: tensor.unbind(0) for name, tensor in batch.items()}
     # A block of text is its own target; the model shifts.
     batch.setdefault("labels", batch["input_ids"])
-    rows.setdefault("labels", rows["input_ids"])
-    names = tuple(rows)
-    ready = ReadyBatch(
-        [dict(zip(names, row, strict=True)) for row in zip(*rows.values(), strict=True)]
-    )
-    ready.tensors = batch
-    return ready
+    return ReadyBatch(batch)
