@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -51,3 +52,11 @@ def test_the_fields_of_the_log_are_those_of_the_code(tmp_path):
     (line,) = [line for line in README.splitlines() if "scalars under `tikmix/`" in line]
     for name in re.findall(r"`(\w+)`", line.split("`tikmix/`:")[1]):
         assert re.search(rf'"{name}"|tikmix/{name}/', source), name
+
+
+def test_the_quickstart_table_is_the_one_that_was_measured():
+    kept = json.loads((ROOT / "eval" / "results" / "quickstart_seeds.json").read_text("utf-8"))
+    lines = [line for line in README.splitlines() if line.startswith("| ")]
+    for row in kept["rows"]:
+        cells = [str(value) for name, value in row.items() if name != "by seed"]
+        assert f"| {' | '.join(cells)} |" in lines

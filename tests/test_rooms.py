@@ -35,8 +35,11 @@ KNOWS = {
     "heldout": {"collate", "permutation", "rows"},
     "dataset": {
         *("arrow_rows", "domains", "ledger", "mixture", "permutation", "quota", "schedule"),
+        "ready_batch",
     },
-    "collate": {"dataset"},
+    "collate": {"ready_batch"},
+    "ready_batch": set(),
+    "measurement": {"collate", "domains", "heldout", "signals"},
     "update": {"files", "mixture", "signals"},
 }
 

@@ -1,55 +1,40 @@
 """TikMixCallback: when to measure, step the mixer, apply and record. No arithmetic.
 
-In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback
-measures the group influence of every domain on every target (`signals/`), lets the mixer turn it
-into a mixture (`mixers/`), announces it from the first sample that no loader has read yet
-(`layout.py`), and writes down what happened (`update.py`). It is a plain `TrainerCallback`: the
+In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback has
+its `MixtureUpdater` measure the group influence of every domain on every target (`signals/`), turn
+it into a mixture (`mixers/`) and announce that from the first sample that no loader has read yet
+(`layout.py`); it writes down what happened (`update.py`). It is a plain `TrainerCallback`: the
 Trainer stays stock.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from tikmix_hf import distributed, mixers, trainer_checks
-from tikmix_hf.checkpoint import (
-    check_same,
-    mark_complete,
-    seal,
-    unseal,
-    warn_of_partial_checkpoint,
-)
+from tikmix_hf.checkpoint import mark_complete, warn_of_partial_checkpoint
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.heldout import Collator, HeldoutBatches, check_targets
+from tikmix_hf.heldout import Collator, check_targets
 from tikmix_hf.layout import BatchLayout
-from tikmix_hf.mixers.base import Mixer, Signals
-from tikmix_hf.mixture import as_mixture
+from tikmix_hf.measurement import Measurement, check_count
+from tikmix_hf.mixers.base import Mixer
 from tikmix_hf.reporters import Reporters
-from tikmix_hf.schedule import MixtureSchedule
-from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.update import RECORDS, UpdateRecord, append_record, drop_records_after
-
-# Shape letters: K domains.
+from tikmix_hf.updater import MixtureUpdater
 
 logger = logging.getLogger(__name__)
 
 PROVIDED = frozenset({"influence"})  # signals that mixers may require of this callback
-# What an update may fail of without taking training along. MixerError is a ValueError.
-FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError, distributed.OtherRankFailed)
 
 
 class TikMixCallback(TrainerCallback, ExportableState):
@@ -106,48 +91,50 @@ class TikMixCallback(TrainerCallback, ExportableState):
     ) -> None:
         _check_dataset(dataset)
         check_targets(targets)
-        counts = [("every_steps", every_steps), ("num_rows", num_rows)]
-        counts += [] if batch_size is None else [("batch_size", batch_size)]
-        counts += [("at_steps", step) for step in at_steps or ()]
-        for name, value in counts:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be whole and at least 1; got {value!r}.")
+        check_count("every_steps", every_steps)
+        for step in at_steps or ():
+            check_count("at_steps", step)
         if at_steps is not None and not at_steps:
             raise ValueError("`at_steps` must name a step; got none. Leave it out for every_steps.")
-        if not 0 <= damping < float("inf"):
-            raise ValueError(f"`damping` must be finite and not negative; got {damping}.")
         if on_error not in ("keep", "raise"):
             raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
-        self.dataset, self.targets = dataset, dict(targets)
+        self.dataset = dataset
         self.mixer = mixers.load(mixer)() if isinstance(mixer, str) else mixer
         if missing := sorted(self.mixer.requires - PROVIDED):
             raise ValueError(f"`mixer` requires signals that are not measured here: {missing}.")
-        self.every_steps, self.observe, self.num_rows = every_steps, observe, num_rows
+        self.every_steps, self.observe, self.progress = every_steps, observe, progress
         self.at_steps = None if at_steps is None else frozenset(at_steps)
-        self.batch_size, self.collate = batch_size, data_collator or PackedCollator()
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.on_error, self.progress, self.seed = on_error, progress, seed
-        self.preconditioner, self.damping = preconditioner, damping
-        GroupInfluence(nn.Identity(), preconditioner=preconditioner)  # refuses unknown names now
-        self.influence: InfluenceMatrix | None = None
         self.updates: list[UpdateRecord] = []
+        measurement = Measurement(
+            preconditioner=preconditioner,
+            damping=damping,
+            num_rows=num_rows,
+            batch_size=batch_size,
+            collate=data_collator or PackedCollator(),
+            seed=seed,
+            progress=progress,
+        )
+        self._updater = MixtureUpdater(
+            dataset,
+            targets,
+            mixer=self.mixer,
+            measurement=measurement,
+            observe=observe,
+            raises=on_error == "raise",
+        )
         self._initial_schedule = dataset.schedule
-        self._data_identity = {"seed": dataset.seed, "domains": dataset.domains.fingerprint()}
         self._reporters = Reporters()
-        self._layout: BatchLayout | None = None
-        self._start_run()
 
-    def _start_run(self) -> None:
-        """What a run counts, at its first step."""
-        self._mixer_state = self.mixer.init(self.dataset.schedule.segments[0].mixture)
-        self._num_updates = 0
-        self._last_step = 0
-        self._measured_tokens = 0
-        self._trained_tokens = 0
-        self._start_clock()
+    @property
+    def influence(self) -> InfluenceMatrix | None:
+        """The last measurement, None before the first update."""
+        return self._updater.influence
 
-    def _start_clock(self) -> None:
-        self._began, self._measured_seconds = time.perf_counter(), 0.0
+    @property
+    def _layout(self) -> BatchLayout:
+        assert self._updater.layout is not None, "training has not begun"
+        return self._updater.layout
 
     # Hooks: when
 
@@ -167,7 +154,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         loader = kwargs["train_dataloader"]
         trainer_checks.check_arguments(args)
         trainer_checks.check_loader(loader, self.dataset)
-        self._layout = trainer_checks.layout_of(args, self.dataset)
+        self._updater.layout = trainer_checks.layout_of(args, self.dataset)
         trainer_checks.check_length(args, self._layout, state.max_steps)
         self.output_dir = self.output_dir or Path(str(args.output_dir))
         states = state.stateful_callbacks  # by class name, whatever the annotation says
@@ -177,14 +164,14 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._resume(saved, state.global_step)
         else:
             self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
-            self._start_run()
+            self._updater.start()
             self._check_room(state.max_steps)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
             drop_records_after(self.output_dir / RECORDS, state.global_step)
             self.dataset.schedule.save(self.output_dir / "schedule.json")
-        self._start_clock()
+        self._updater.start_clock()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -192,7 +179,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Updates the mixture where it is due."""
         if not self._is_due(state):
             return
-        record = self._update(state.global_step, kwargs["model"], kwargs["optimizer"])
+        record = self._updater.update(state.global_step, kwargs["model"], kwargs["optimizer"])
         self.updates.append(record)
         scalars = record.scalars()
         # The rest is in influence.jsonl; a checkpoint need not repeat it.
@@ -210,7 +197,6 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Makes index 0 the first sample of the epoch."""
-        assert self._layout is not None
         self.dataset.set_epoch(state.global_step // self._layout.steps_per_epoch)
 
     def on_prediction_step(
@@ -242,7 +228,6 @@ class TikMixCallback(TrainerCallback, ExportableState):
 
     def _is_due(self, state: TrainerState) -> bool:
         """Whether this step updates: it is chosen, and samples are left that it could change."""
-        assert self._layout is not None
         end = self._layout.samples_before(state.max_steps)
         free = self._layout.first_free_sample(state.global_step)
         return self._is_chosen(state.global_step) and (self.observe or free < end)
@@ -272,154 +257,22 @@ class TikMixCallback(TrainerCallback, ExportableState):
                 f"{self.dataset.max_updates}. Construct the dataset with a larger one."
             )
 
-    # The update: what
-
-    def _update(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord:
-        """Measures, steps the mixer and announces its mixture."""
-        assert self._layout is not None
-        started = time.perf_counter()
-        mixture_K = self.dataset.schedule.segments[-1].mixture
-        proposed_K, notes, from_sample, matrix = mixture_K, (), None, None
-        try:
-            if self.observe or self.mixer.requires:
-                matrix = self._measure(model, optimizer)
-            proposed_K, notes = self._step_mixer(step, mixture_K, matrix)
-        except FAILURES as err:
-            if self.on_error == "raise":
-                raise
-            notes = (f"update failed, mixture kept: {err}",)
-            logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[0])
-        if self.observe:
-            notes = (*notes, "observed only")
-        elif not np.array_equal(proposed_K, mixture_K):
-            # After a resume with fewer workers, a change announced before may lie farther ahead.
-            announced = self.dataset.schedule.segments[-1].from_sample
-            from_sample = self._layout.first_free_sample(step, after=announced)
-            about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
-            self.dataset.set_mixture(proposed_K, from_sample, update=about)
-        last = self.dataset.schedule.segments[-1]
-        distributed.check_identical(
-            f"the mixture at step {step}", repr((last.from_sample, last.mixture.tolist())).encode()
-        )
-        self.influence = matrix or self.influence
-        self._num_updates += 1
-        self._measured_tokens += 0 if matrix is None else matrix.num_tokens
-        return self._record(
-            step,
-            started,
-            mixture=mixture_K,
-            proposed=proposed_K,
-            notes=notes,
-            from_sample=from_sample,
-            influence=matrix,
-        )
-
-    def _measure(self, model: nn.Module, optimizer: Any) -> InfluenceMatrix:
-        assert self._layout is not None
-        settings = {
-            "update": self._num_updates,
-            "num_rows": self.num_rows,
-            "batch_size": self.batch_size or self._layout.per_device,
-            "collate": self.collate,
-            "seed": self.seed,
-        }
-        influence = GroupInfluence(
-            model, preconditioner=self.preconditioner, optimizer=optimizer, damping=self.damping
-        )
-        return influence.measure(
-            {d.name: HeldoutBatches(d.heldout, d.name, **settings) for d in self.dataset.domains},
-            {name: HeldoutBatches(rows, name, **settings) for name, rows in self.targets.items()},
-            progress=self.progress,
-        )
-
-    def _step_mixer(
-        self, step: int, mixture_K: NDArray[np.float64], matrix: InfluenceMatrix | None
-    ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-        """Steps the mixer on rank 0; every rank gets its answer, or its error."""
-        names = self.dataset.domains.names
-        signals = Signals(
-            step=step,
-            domains=names,
-            targets=tuple(self.targets),
-            mixture=mixture_K,
-            influence=None if matrix is None else matrix.values,
-            stderr=None if matrix is None else matrix.stderr,
-        )
-
-        def solve() -> tuple[NDArray[np.float64], Any]:
-            proposed_K, mixer_state = self.mixer.step(self._mixer_state, signals)
-            if not np.array_equal(proposed_K, mixture_K):  # what is in force keeps its bits
-                proposed_K = as_mixture(proposed_K, names, argument="the mixer's mixture")
-            return proposed_K, mixer_state
-
-        proposed_K, self._mixer_state = distributed.solve_on_rank_0(solve, (ValueError,))
-        return proposed_K, tuple(self._mixer_state.notes)
-
-    def _record(self, step: int, started: float, **decided: Any) -> UpdateRecord:
-        """Adds what was trained since the last update, and what this one cost."""
-        assert self._layout is not None
-        first, last = map(self._layout.samples_before, (self._last_step, step))
-        realised_K = self.dataset.tokens_between(first, last)
-        requested_K = self.dataset.schedule.mean_between(first, last) * realised_K.sum()
-        self._trained_tokens += int(realised_K.sum())
-        self._last_step = step
-        now = time.perf_counter()
-        self._measured_seconds += now - started
-        return UpdateRecord(
-            step=step,
-            domains=self.dataset.domains.names,
-            requested=requested_K,
-            realised=realised_K,
-            epochs=np.array(list(self.dataset.epochs_used(last).values())),
-            seconds=now - started,
-            time_share=self._measured_seconds / (now - self._began),
-            token_share=self._measured_tokens / max(self._trained_tokens, 1),
-            **decided,
-        )
-
     # State: what survives
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON types under a checksum (see `ExportableState`)."""
-        content = {
-            "schedule": self.dataset.schedule.to_dict(),
-            "data": self._data_identity,
-            "layout": None if self._layout is None else self._layout.identity(),
-            "mixer": {"settings": self.mixer.describe(), "state": self._mixer_state._asdict()},
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-        }
-        return {"args": {"dataset": "a live object"}, "attributes": seal(content)}
+        """Returns what a checkpoint keeps, as JSON types (see `ExportableState`)."""
+        return {"args": {"dataset": "a live object"}, "attributes": self._updater.state()}
 
     def _resume(self, saved: Any, step: int) -> None:
-        """Takes up the schedule and the counters of a checkpoint.
-
-        Raises:
-            ValueError: the checkpoint is damaged, or was made with other data or batches.
-        """
-        assert self._layout is not None
-        origin = f"the checkpoint of step {step}"
+        """Hands the updater what a checkpoint kept, if it kept anything."""
         if saved is None:
             logger.warning(
-                "%s has no state of TikMixCallback: the dataset's own schedule applies.", origin
+                "The checkpoint of step %d has no state of TikMixCallback: the dataset's own "
+                "schedule applies.",
+                step,
             )
             return
-        content = unseal(
-            saved.get("attributes") if isinstance(saved, Mapping) else None, origin=origin
-        )
-        for what, mine in (("data", self._data_identity), ("layout", self._layout.identity())):
-            check_same(what, content[what], mine, origin=origin)
-        self.dataset.load_schedule(MixtureSchedule.from_dict(content["schedule"], origin=origin))
-        if content["mixer"]["settings"] == self.mixer.describe():
-            self._mixer_state = self.mixer.restore(content["mixer"]["state"])
-        else:
-            logger.warning(
-                "%s was made with another mixer; %s starts anew.", origin, self.mixer.describe()
-            )
-        for name in _COUNTERS:
-            setattr(self, name, content["counters"][name])
-
-
-_COUNTERS = ("_num_updates", "_last_step", "_measured_tokens", "_trained_tokens")
+        self._updater.resume(saved.get("attributes") if isinstance(saved, dict) else None, step)
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tikmix_hf.dataset import ReadyBatch
+from tikmix_hf.ready_batch import ReadyBatch
 
 IGNORED = -100  # labels that no loss counts
 

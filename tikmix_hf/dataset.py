@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +29,10 @@ from tikmix_hf.ledger import Ledger
 from tikmix_hf.mixture import largest_remainder, normalise
 from tikmix_hf.permutation import RowPermutation, derive_key
 from tikmix_hf.quota import TOTAL
+from tikmix_hf.ready_batch import as_batch, as_rows
 from tikmix_hf.schedule import MixtureSchedule, Segment
 
-# Shape letters: K domains, N samples, B samples of a batch, T tokens of a row.
+# Shape letters: K domains, N samples.
 
 BLOCK_SIZE = 8192  # samples whose domains and rows are worked out at once
 _NUM_CACHED_BLOCKS = 4
@@ -46,35 +47,6 @@ class _Block(NamedTuple):
     rows: NDArray[np.int64]
     chunks: list[int]
     within: list[int]
-
-
-class ReadyBatch(list[dict[str, torch.Tensor]]):
-    """The rows of a batch, as any collator wants them, and the batch they are views of.
-
-    `tensors` maps columns to (B, T) tensors; the rows, dicts of (T,) views, are made when somebody
-    looks at them, which a collator that takes `tensors` never does.
-    """
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        super().__init__()
-        self.tensors = tensors
-
-    def _fill(self) -> None:
-        if not super().__len__():
-            names = tuple(self.tensors)
-            columns = (tensor.unbind(0) for tensor in self.tensors.values())
-            self.extend(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.tensors["input_ids"])
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        self._fill()
-        return super().__iter__()
-
-    def __getitem__(self, index: Any) -> Any:
-        self._fill()
-        return super().__getitem__(index)
 
 
 class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
@@ -298,7 +270,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             chunks += [block.chunks[place] for place in places]
             within += [block.within[place] for place in places]
         columns = {name: self._rows.views(name, chunks, within) for name in self._rows.columns}
-        return _as_batch(columns) if self._is_packed else _as_rows(columns)
+        return as_batch(columns) if self._is_packed else as_rows(columns)
 
     def _runs(self, samples: list[int]) -> list[tuple[_Block, int, int]]:
         """Cuts a list of ordinals into runs (block, start, stop) that one block covers each."""
@@ -346,23 +318,3 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_blocks": OrderedDict(), "_row_lengths": {}}
-
-
-def _as_rows(columns: dict[str, list[NDArray[Any]]]) -> list[dict[str, torch.Tensor]]:
-    """Copies views of unequal length into one int64 tensor each; labels are the collator's."""
-    tensors = [
-        [torch.from_numpy(view.astype(np.int64)) for view in views] for views in columns.values()
-    ]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*tensors, strict=True)]
-
-
-def _as_batch(columns: dict[str, list[NDArray[Any]]]) -> ReadyBatch:
-    """Gathers views of equal length into one (B, T) int64 tensor a column."""
-    batch: dict[str, torch.Tensor] = {}
-    for name, views in columns.items():
-        gathered = np.empty((len(views), len(views[0])), dtype=np.int64)
-        np.concatenate(views, out=gathered.reshape(-1), casting="same_kind")
-        batch[name] = torch.from_numpy(gathered)
-    # A block of text is its own target; the model shifts.
-    batch.setdefault("labels", batch["input_ids"])
-    return ReadyBatch(batch)
