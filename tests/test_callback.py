@@ -530,3 +530,13 @@ def test_trackers_that_cannot_join_are_named(tmp_path, caplog, monkeypatch):
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "mlflow", TrainerCallback)
     train(tmp_path, report_to=["mlflow"], at_steps=[2])
     assert "['TrainerCallback'] cannot be given the mixture" in caplog.text
+
+
+def test_a_change_that_the_user_plans_before_training_is_kept(tmp_path):
+    dataset = make_dataset()
+    callback = make_callback(dataset, mixer="static", output_dir=tmp_path / "elsewhere")
+    dataset.set_mixture({"d1": 1.0}, from_sample=50)
+    trainer, _ = train(tmp_path, dataset=dataset, callback=callback)
+    assert {address[0] for address in trainer.model.read[50:]} == {1}
+    saved = MixtureSchedule.load(tmp_path / "elsewhere" / "schedule.json")
+    assert saved.to_dict() == dataset.schedule.to_dict()

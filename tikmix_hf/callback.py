@@ -156,21 +156,23 @@ class TikMixCallback(TrainerCallback, ExportableState):
         trainer_checks.check_loader(loader, self.dataset)
         self._updater.layout = trainer_checks.layout_of(args, self.dataset)
         trainer_checks.check_length(args, self._layout, state.max_steps)
-        self.output_dir = self.output_dir or Path(str(args.output_dir))
+        self._folder = self.output_dir or Path(str(args.output_dir))
         states = state.stateful_callbacks  # by class name, whatever the annotation says
         assert isinstance(states, dict)
         saved = states.get(type(self).__name__)
         if state.global_step:
             self._resume(saved, state.global_step)
         else:
+            if not self.updates:  # otherwise train() is called once more
+                self._initial_schedule = self.dataset.schedule
             self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
             self._updater.start()
             self._check_room(state.max_steps)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
-            drop_records_after(self.output_dir / RECORDS, state.global_step)
-            self.dataset.schedule.save(self.output_dir / "schedule.json")
+            drop_records_after(self._folder / RECORDS, state.global_step)
+            self.dataset.schedule.save(self._folder / "schedule.json")
         self._updater.start_clock()
 
     def on_step_end(
@@ -187,9 +189,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         state.log_history.append({**brief, "step": state.global_step})
         self._reporters.log(scalars, args, state, control, kwargs["model"])
         if state.is_world_process_zero:
-            assert self.output_dir is not None
-            append_record(self.output_dir / RECORDS, record)
-            self.dataset.schedule.save(self.output_dir / "schedule.json")
+            append_record(self._folder / RECORDS, record)
+            self.dataset.schedule.save(self._folder / "schedule.json")
             if self.progress:
                 tqdm.write(str(record))
 
