@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 from killed_run import run_parts
-from tiny import addresses, assert_same_bits, make_dataset, make_model, parameters
+from tiny import (
+    addresses,
+    assert_same_bits,
+    make_arguments,
+    make_dataset,
+    make_model,
+    make_trainer,
+    parameters,
+)
 
 from tikmix_hf import MixtureSchedule, last_complete_checkpoint
 from tikmix_hf.update import read_records
@@ -175,3 +183,16 @@ def test_a_checkpoint_without_our_state_can_be_gone_on_from_with_a_warning(
     assert "has no state of TikMixCallback" in caplog.text
     assert trainer.model.read == addresses(dataset, 96)[8 * 4 :]
     assert (tmp_path / "checkpoint-24" / "trainer_state.json").exists()
+
+
+def test_rebuilding_the_callback_from_json_is_refused_however_it_was_added(tmp_path, finished):
+    dataset, callback, _ = run_parts({}, str(tmp_path), model=make_model())
+    arguments = make_arguments(
+        tmp_path,
+        restore_callback_states_from_checkpoint=True,
+        train_sampling_strategy="sequential",
+    )
+    trainer = make_trainer(dataset, None, arguments)
+    trainer.add_callback(callback)  # misses the check that is made when a Trainer is made
+    with pytest.raises(TypeError, match="If restore_callback_states_from_checkpoint is set, leave"):
+        trainer.train(resume_from_checkpoint=str(finished / "checkpoint-8"))

@@ -262,7 +262,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, as JSON types (see `ExportableState`)."""
-        return {"args": {"dataset": "a live object"}, "attributes": self._updater.state()}
+        # Nobody can build the callback from JSON; whoever tries is told so by the constructor.
+        live = {"dataset": "a live object", "targets": None}
+        return {"args": live, "attributes": self._updater.state()}
 
     def _resume(self, saved: Any, step: int) -> None:
         """Hands the updater what a checkpoint kept, if it kept anything."""
