@@ -20,6 +20,8 @@ KNOWS = {
     "quota": set(),
     "files": set(),
     "layout": set(),
+    "plan": set(),
+    "noise_guard": set(),
     "rows": set(),
     "arrow_rows": set(),
     "installed_text": set(),

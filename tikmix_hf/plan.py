@@ -1,0 +1,219 @@
+"""Plan: how often to measure and how much, so that it costs a stated share of the run.
+
+In: the size of a run and of what an update measures, a budget, and whatever the user fixed. Out: a
+`Plan`, the steps of the updates and the rows of each. All of it is arithmetic on tokens that are
+known before the first step: no clock, so every rank and a resumed run plan the same.
+
+With T tokens in the run, c(n) tokens in an update of n rows of every part (the K domains and J
+targets) and budget b, U updates cost the share U c(n) / T of the run; the rules below choose U and
+n so that it is at most b.
+
+| the user gave | the plan |
+|---|---|
+| nothing | as many updates as leave each part `USUAL_ROWS` rows, 1 to `MOST_UPDATES`, evenly spread; rows from the budget |
+| the steps | rows from the budget, `LEAST_ROWS` to `MOST_ROWS` |
+| the rows | updates from the budget, 1 to `MOST_UPDATES`, evenly spread |
+| both | both stand |
+
+A token's cost is that of one forward and backward pass, as in training. An audited token is only
+read forward, a third of that work.
+"""  # noqa: E501 - rows of a table are one line each
+
+# Shape letters: J targets, K domains.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LEAST_ROWS = 16
+USUAL_ROWS = 64
+MOST_ROWS = 4096
+MOST_UPDATES = 20
+# Rows come in eights, so that four rounds of two microbatches are of equal size.
+_ROWS_APART = 8
+# A forward pass takes 2 operations per parameter and token, the backward pass 4 (Kaplan et al.
+# 2020, arXiv 2001.08361, table 1).
+FORWARD_ONLY = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A domain or target, as far as measuring it costs something."""
+
+    num_rows: int
+    """Rows there are to measure."""
+    tokens_per_row: float
+    """Mean over these rows."""
+    is_audited: bool = False
+    """Whether the rows of an update are read once more at the next one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSize:
+    """What a plan is made for."""
+
+    max_steps: int
+    """Optimizer steps of the run."""
+    last_step: int
+    """Last step at which an update could still change something; 0 where there is none."""
+    num_tokens: float
+    """Tokens that the run trains on."""
+    parts: tuple[Part, ...]
+    """The K domains and J targets; empty where nothing is measured."""
+
+    def tokens_per_update(self, num_rows: int) -> float:
+        """Tokens of an update of `num_rows` rows of every part, of all rows where it has fewer."""
+        return sum(
+            min(num_rows, part.num_rows)
+            * part.tokens_per_row
+            * (1 + FORWARD_ONLY * part.is_audited)
+            for part in self.parts
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """When to update and how much to measure."""
+
+    steps: tuple[int, ...]
+    """Optimizer steps of the updates, increasing."""
+    num_rows: int
+    """Rows of each part that an update measures, in all its rounds."""
+    tokens_per_update: float
+    """What an update measures if no round is saved."""
+    share: float
+    """Of the run's tokens, for all updates."""
+    budget: float
+    """The share that was allowed."""
+    is_given: bool
+    """Whether the user fixed both the steps and the rows."""
+    run: RunSize
+    """What the plan was made for."""
+
+    @property
+    def warning(self) -> str | None:
+        """Why the budget does not hold, and the mend; None where it holds or is not asked."""
+        if self.is_given or self.share <= self.budget * (1 + 1e-9):
+            return None
+        rounded = _rounded_up(self.share)
+        agreement = f"budget={rounded}" if rounded <= 1 else "both every_steps and num_rows"
+        return (
+            f"`budget` {self.budget:.2%} of the run's {self.run.num_tokens:,.0f} tokens does not "
+            f"pay for {_updates(len(self.steps))} of {self.num_rows} rows of each of the "
+            f"{len(self.run.parts)} domains and targets, which are planned all the same and take "
+            f"{self.share:.2%}. Short runs cannot pay for a measurement: train on at least "
+            f"{self.share / self.budget * self.run.num_tokens:,.0f} tokens, or pass "
+            f"{agreement} to agree."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {
+            "steps": list(self.steps),
+            "num_rows": self.num_rows,
+            "tokens_per_update": round(self.tokens_per_update),
+            "run_tokens": round(self.run.num_tokens),
+            "share": self.share,
+            "budget": self.budget,
+        }
+
+    def __str__(self) -> str:
+        """The plan in one line."""
+        if not self.run.parts:
+            return f"[tikmix] plan: {_updates(len(self.steps))}, nothing measured"
+        when = f" at steps {', '.join(map(str, self.steps[:3]))}" if self.steps else ""
+        more = ", ..." if len(self.steps) > 3 else ""
+        limit = "" if self.is_given else f", budget {self.budget:.2%}"
+        return (
+            f"[tikmix] plan: {_updates(len(self.steps))}{when}{more}, {self.num_rows} rows of each "
+            f"of {len(self.run.parts)} domains and targets, {self.tokens_per_update:,.0f} tokens "
+            f"an update: {self.share:.2%} of the run's tokens{limit}"
+        )
+
+
+def make_plan(
+    run: RunSize, *, budget: float, steps: Sequence[int] | None, num_rows: int | None
+) -> Plan:
+    """Plans a run's measurements by the module's table.
+
+    Args:
+        run: its size.
+        budget: share of the run's tokens that all measurements together may take, in (0, 1].
+        steps: steps of the updates; None leaves them to the plan. Those after `run.last_step` are
+            left out.
+        num_rows: rows of each part an update measures; None leaves them to the plan.
+
+    Raises:
+        ValueError: `budget` is out of range.
+
+    Example:
+        A run of 200 steps and 1,000,000 tokens, two parts of many rows of 100 tokens: an update of
+        64 rows takes 12,800, so a budget of 3 % pays for two.
+
+        >>> part = Part(num_rows=10_000, tokens_per_row=100.0)
+        >>> run = RunSize(max_steps=200, last_step=199, num_tokens=1e6, parts=(part, part))
+        >>> plan = make_plan(run, budget=0.03, steps=None, num_rows=None)
+        >>> plan.steps, plan.num_rows, plan.share
+        ((67, 133), 72, 0.0288)
+    """
+    check_budget(budget)
+    is_given = steps is not None and num_rows is not None
+    allowed = budget * run.num_tokens
+    if steps is None:
+        one_update = run.tokens_per_update(USUAL_ROWS if num_rows is None else num_rows)
+        num_updates = MOST_UPDATES if not one_update else int(allowed / one_update)
+        planned = _spread(min(max(num_updates, 1), MOST_UPDATES), run)
+    else:
+        planned = tuple(step for step in sorted(set(steps)) if step <= run.last_step)
+    if num_rows is None:
+        num_rows = _rows_for(allowed / len(planned), run) if planned else USUAL_ROWS
+    tokens_per_update = run.tokens_per_update(num_rows)
+    return Plan(
+        steps=planned,
+        num_rows=num_rows,
+        tokens_per_update=tokens_per_update,
+        share=len(planned) * tokens_per_update / run.num_tokens,
+        budget=budget,
+        is_given=is_given,
+        run=run,
+    )
+
+
+def check_budget(budget: float) -> None:
+    """Refuses what is no share (ValueError)."""
+    if not 0 < budget <= 1:
+        raise ValueError(
+            f"`budget` must be a share of the run's tokens in (0, 1]; got {budget!r}. 0.01 lets "
+            "all measurements together read one token for every hundred trained on."
+        )
+
+
+def _spread(num_updates: int, run: RunSize) -> tuple[int, ...]:
+    """Steps that cut the run into pieces of about equal length."""
+    pieces = num_updates + 1
+    steps = {round(run.max_steps * i / pieces) for i in range(1, pieces)}
+    return tuple(sorted({max(1, min(step, run.last_step)) for step in steps if run.last_step}))
+
+
+def _rows_for(allowed: float, run: RunSize) -> int:
+    """The most rows, in eights, whose update takes at most `allowed` tokens; `LEAST_ROWS` at least.
+
+    More rows than the largest part has would measure the same.
+    """
+    largest = max((part.num_rows for part in run.parts), default=USUAL_ROWS)
+    choices = range(LEAST_ROWS, min(MOST_ROWS, largest) + 1, _ROWS_APART)
+    fits = [rows for rows in choices if run.tokens_per_update(rows) <= allowed]
+    return fits[-1] if fits else LEAST_ROWS
+
+
+def _updates(number: int) -> str:
+    return "1 update" if number == 1 else f"{number} updates"
+
+
+def _rounded_up(share: float) -> float:
+    """To two digits."""
+    digits = 1 - math.floor(math.log10(share))
+    return round(math.ceil(share * 10**digits - 1e-9) / 10**digits, max(digits, 0))
