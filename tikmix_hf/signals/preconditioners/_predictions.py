@@ -1,0 +1,92 @@
+"""What a fit reads of the held-out text: an even share of its batches, and the model's predictions.
+
+A `Fitting` goes in; batches, and the logits at their loss tokens, come out. Whoever sums over them
+sums over ranks too: each rank sees only its own part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from tikmix_hf import distributed
+from tikmix_hf.signals import gradients
+from tikmix_hf.signals.gradients import IGNORED_LABEL, Gradient, num_loss_tokens
+from tikmix_hf.signals.preconditioners.base import Fitting
+
+Batch = Mapping[str, Any]
+
+
+def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batch]]:
+    """This rank's part of `share` of every domain's batches, each with its number in the whole.
+
+    Of a domain's M batches ceil(share M) are taken, evenly spaced, so at least one. The numbers
+    run over all of them, and batch i is rank i mod R's: neither what is taken nor a batch's number
+    depends on how many ranks there are. Batches without a loss token are left out.
+
+    Raises:
+        ValueError, TypeError: for a batch without labels.
+    """
+    taken = [
+        (batches, place * len(batches) // number)
+        for batches in fitting.batches.values()
+        for number in [math.ceil(share * len(batches))]
+        for place in range(number)
+    ]
+    own = range(distributed.rank(), len(taken), distributed.world_size())
+    numbered = [(i, taken[i][0][taken[i][1]]) for i in own]
+    return [(i, batch) for i, batch in numbered if num_loss_tokens(batch)]
+
+
+def predicted_logits(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """(N, V), at least fp32: the logits that predict the batch's N loss tokens, in order."""
+    inputs = send_to_device(dict(batch), device)
+    counted = inputs.pop("labels")[..., 1:] != IGNORED_LABEL
+    logits = model(**inputs, use_cache=False).logits[..., :-1, :][counted]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def differentiate(
+    model: nn.Module,
+    output: Tensor,
+    by: Sequence[Tensor],
+    *,
+    cotangent: Tensor | None = None,
+) -> Gradient:
+    """The gradient of `output`, dotted with `cotangent`; None where it does not depend on one."""
+    if not gradients._checkpoints_reentrantly(model):
+        return list(torch.autograd.grad(output, by, cotangent, allow_unused=True))
+    # torch refuses autograd.grad through reentrant checkpoints.
+    output.backward(cotangent)
+    gradient = [tensor.grad for tensor in by]
+    for parameter in model.parameters():
+        parameter.grad = None
+    return gradient
+
+
+def refuse_shards(fitting: Fitting, name: str) -> None:
+    """Raises ValueError where a rank holds only a shard of each parameter."""
+    if fitting.sharded:
+        raise ValueError(
+            f"`preconditioner` {name!r} needs whole parameters on every rank; the model is "
+            f'sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
+        )
+
+
+def check_share(share: float) -> None:
+    """Raises ValueError unless 0 < share <= 1."""
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"`share` must be above 0 and at most 1 (of each domain's batches); got {share!r}."
+        )
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raises ValueError unless `value` is an integer of at least `least`."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
