@@ -69,11 +69,12 @@ def test_pure_noise_promises_much_confirms_nothing_and_mostly_stays():
     ]
     assert min(verdict.promised for verdict in verdicts) > 0
     confirmed = np.array([verdict.confirmed for verdict in verdicts])
-    # A mean of independent trials: within four of its standard errors of the truth, zero.
-    assert abs(confirmed.mean()) < 4 * confirmed.std() / num_trials**0.5
+    # Zero or a little less; a mean of independent trials is within four of its standard errors.
+    assert confirmed.mean() < 4 * confirmed.std() / num_trials**0.5
+    assert confirmed.mean() < np.mean([verdict.promised for verdict in verdicts]) / 10
     num_passed = sum(verdict.step > 0 for verdict in verdicts)
-    # Documented: at most 27 % with four rounds; the bound of one in 10,000 around it.
-    assert num_passed < stats.binom.ppf(1 - 1e-4, num_trials, 0.27)
+    # Simulated: 22 to 23 % of 2,000; the bound of one in 10,000 around a little more.
+    assert num_passed < stats.binom.ppf(1 - 1e-4, num_trials, 0.25)
     assert np.mean([verdict.step for verdict in verdicts]) < 0.2
     stricter = [judge(measurement(rng, signal=0.0), np.full(6, 1 / 6), num_errors=3.0)[0].step > 0
                 for _ in range(num_trials)]  # fmt: skip
