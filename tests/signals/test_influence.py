@@ -21,6 +21,7 @@ MODELS = {
     "llama untied": lambda dtype: llama(dtype, tied=False),
     "gpt2": gpt2,
 }
+ELEMENTWISE = ("adam", "adam_unit", "identity", "sign")
 UNIT_OF_ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 
 
@@ -53,12 +54,17 @@ def inverse_hessians(model, optimizer, damping):
     }
 
 
-@pytest.mark.parametrize("name", preconditioners.available())
+def damped(name, damping=0.2):
+    settings = {"damping": damping} if name.startswith("adam") else {}
+    return preconditioners.load(name)(**settings)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
 @pytest.mark.parametrize("model_name", MODELS)
 def test_influence_equals_the_sample_by_sample_reference(model_name, name):
     model = MODELS[model_name](torch.float64)
     optimizer = trained(model)
-    matrix = GroupInfluence(model, preconditioner=name, optimizer=optimizer, damping=0.2).measure(
+    matrix = GroupInfluence(model, preconditioner=damped(name), optimizer=optimizer).measure(
         domains(), targets()
     )
     expected = reference(
@@ -131,7 +137,7 @@ def test_positive_influence_lowers_the_target_and_by_that_much_on_a_known_hessia
     np.testing.assert_allclose(by_sign.values[0], (signs @ f).numpy(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", preconditioners.available())
+@pytest.mark.parametrize("name", ELEMENTWISE)
 def test_another_split_into_microbatches_changes_nothing_but_the_standard_error(name):
     model = llama()
     optimizer = trained(model)
@@ -145,10 +151,11 @@ def test_another_split_into_microbatches_changes_nothing_but_the_standard_error(
     np.testing.assert_allclose(threes.domain_losses, twos.domain_losses, rtol=1e-12)
     np.testing.assert_allclose(threes.target_losses, twos.target_losses, rtol=1e-12)
     assert threes.num_tokens == twos.num_tokens == 9 * 18 + 5 * 7 + 4 * 12
-    assert not np.allclose(threes.stderr, twos.stderr)
+    assert not np.allclose(threes.domain_stderr, twos.domain_stderr)
+    assert not np.allclose(threes.target_stderr, twos.target_stderr)
 
 
-@pytest.mark.parametrize("name", preconditioners.available())
+@pytest.mark.parametrize("name", ELEMENTWISE)
 def test_reordering_domains_and_targets_only_permutes(name):
     model = llama()
     influence = GroupInfluence(model, preconditioner=name, optimizer=trained(model))
@@ -160,7 +167,10 @@ def test_reordering_domains_and_targets_only_permutes(name):
     assert backward.targets == ("boolq", "arc")
     np.testing.assert_array_equal(backward.values, forward.values[::-1, ::-1])
     # Pooling over targets sums in another order.
-    np.testing.assert_allclose(backward.stderr, forward.stderr[::-1, ::-1], rtol=1e-12)
+    for side in ("domain_stderr", "target_stderr"):
+        np.testing.assert_allclose(
+            getattr(backward, side), getattr(forward, side)[::-1, ::-1], rtol=1e-12
+        )
 
 
 def test_losses_are_means_over_all_tokens_and_not_over_batches():
@@ -184,7 +194,7 @@ def test_standard_errors_of_a_linear_preconditioner_are_those_of_the_ratio_of_it
     residuals = tokens * (ratios - matrix.values[0, 0])
     num = len(tokens)
     expected = np.sqrt(num / (num - 1) * (residuals**2).sum()) / tokens.sum()
-    assert matrix.stderr[0, 0] == pytest.approx(expected, rel=1e-9)
+    assert matrix.domain_stderr[0, 0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_standard_errors_of_sign_come_from_even_and_odd_batches():
@@ -196,7 +206,7 @@ def test_standard_errors_of_sign_come_from_even_and_odd_batches():
     ]
     norms = np.array([float(mean_token_gradient(model, b).norm()) for b in targets().values()])
     expected = norms * np.sqrt((((halves[0] - halves[1]) / norms) ** 2).mean() / 2)
-    np.testing.assert_allclose(matrix.stderr[:, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(matrix.domain_stderr[:, 0], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["identity", "sign"])
@@ -204,8 +214,8 @@ def test_a_single_microbatch_has_no_standard_error(name):
     matrix = GroupInfluence(llama(), preconditioner=name).measure(
         {"one": domains()["web"][:1], "two": domains()["web"][:2]}, targets()
     )
-    assert np.isnan(matrix.stderr[:, 0]).all()
-    assert (matrix.stderr[:, 1] > 0).all()
+    assert np.isnan(matrix.domain_stderr[:, 0]).all()
+    assert (matrix.domain_stderr[:, 1] > 0).all()
 
 
 def test_a_batch_without_loss_tokens_counts_for_nothing():
@@ -280,3 +290,57 @@ def test_the_progress_bar_counts_batches(capsys):
     assert "14/14" in capsys.readouterr().err
     GroupInfluence(llama()).measure(domains(), targets())
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_fewer_domains_than_targets_swap_roles_and_change_nothing_but_errors(name):
+    model = llama()
+    influence = GroupInfluence(model, preconditioner=name, optimizer=trained(model))
+    whole = influence.measure(domains(), targets())
+    one = influence.measure({"code": domains()["code"]}, targets())
+    np.testing.assert_allclose(one.values[:, 0], whole.values[:, 1], rtol=1e-9)
+    np.testing.assert_allclose(one.target_losses, whole.target_losses, rtol=1e-12)
+    np.testing.assert_allclose(one.domain_losses, whole.domain_losses[1:2], rtol=1e-12)
+    assert (one.domain_stderr > 0).all()
+    assert (one.target_stderr > 0).all()
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("num_domains", [1, 3])
+def test_offloading_changes_no_number(name, num_domains):
+    model = llama()
+    optimizer = trained(model)
+    chosen = dict(list(domains().items())[:num_domains])
+    plain, offloaded = (
+        GroupInfluence(model, preconditioner=name, optimizer=optimizer, offload=offload).measure(
+            chosen, targets()
+        )
+        for offload in (False, True)
+    )
+    np.testing.assert_array_equal(offloaded.values, plain.values)
+    np.testing.assert_array_equal(offloaded.stderr, plain.stderr)
+
+
+def test_a_selection_of_parameters_equals_the_reference_on_them_alone():
+    model = gpt2(torch.float64)
+    chosen = [p for name, p in model.named_parameters() if name.startswith("transformer.h.1.")]
+    matrix = GroupInfluence(model, preconditioner="identity", parameters="last 1 block").measure(
+        domains(), targets()
+    )
+    for parameter in model.parameters():
+        parameter.requires_grad_(any(parameter is one for one in chosen))
+    expected = reference(model, domains(), targets(), lambda g: g)
+    np.testing.assert_allclose(matrix.values, expected, rtol=1e-9)
+
+
+def test_the_last_fit_serves_until_a_new_one_is_asked_for():
+    model = llama()
+    optimizer = trained(model)
+    influence = GroupInfluence(model, preconditioner="adam", optimizer=optimizer)
+    before = influence.measure(domains(), targets())
+    for state in optimizer.state.values():
+        state["exp_avg_sq"] = 9 * state["exp_avg_sq"]
+    kept = influence.measure(domains(), targets(), refit=False)
+    fresh = influence.measure(domains(), targets(), refit=True)
+    np.testing.assert_array_equal(kept.values, before.values)
+    np.testing.assert_allclose(fresh.values, before.values / 3, rtol=1e-9)

@@ -6,9 +6,15 @@ from accelerate.state import AcceleratorState
 from tiny_models import domains, llama, targets
 
 from tikmix_hf.signals import GroupInfluence, preconditioners
-from tikmix_hf.signals.target_gradients import TargetGradients
+from tikmix_hf.signals.preconditioners import Fitting
 
-WHOLE = slice(None)
+
+def fitted(name, parameters, optimizer=None, **settings):
+    """H^-1 of a preconditioner that looks at no model."""
+    fitting = Fitting(
+        model=torch.nn.Module(), parameters=parameters, optimizer=optimizer, batches={}
+    )
+    return preconditioners.load(name)(**settings).fit(fitting)
 
 
 def stepped(optimizer_class, gradients_of_steps, **settings):
@@ -36,26 +42,23 @@ def test_adam_divides_by_the_bias_corrected_root_mean_square_plus_relative_dampi
         root = torch.tensor(v, dtype=torch.float64).div(1 - beta2**2).sqrt()
         expected = torch.ones(3, dtype=torch.float64) / (root + damping * root.mean())
         for given in (optimizer, AcceleratedOptimizer(optimizer, device_placement=False)):
-            adam = preconditioners.load("adam")([parameter], given, damping)
-            gradient = torch.ones(3, dtype=torch.float64)
-            torch.testing.assert_close(adam(gradient, 0, WHOLE), expected, rtol=1e-12, atol=0)
-            torch.testing.assert_close(
-                adam(gradient[1:].expand(4, 2), 0, slice(1, 3)),
-                expected[1:].expand(4, 2),
-                rtol=1e-12,
-                atol=0,
+            adam = fitted("adam", [parameter], given, damping=damping)
+            (update,) = adam([torch.ones(3, dtype=torch.float64)])
+            torch.testing.assert_close(update, expected, rtol=1e-12, atol=0)
+            (unit,) = fitted("adam_unit", [parameter], given, damping=damping)(
+                [torch.full((3,), 7.0, dtype=torch.float64)]
             )
-            assert gradient.tolist() == [1.0, 1.0, 1.0]
+            torch.testing.assert_close(unit, expected / expected.norm(), rtol=1e-12, atol=0)
 
 
 def test_a_parameter_that_never_got_a_gradient_has_second_moment_zero():
     parameter, optimizer = stepped(torch.optim.Adam, [[2.0, 2.0]])
     unseen = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimizer.add_param_group({"params": [unseen]})
-    adam = preconditioners.load("adam")([parameter, unseen], optimizer, 0.1)
+    adam = fitted("adam", [parameter, unseen], optimizer)
     # The mean of sqrt(v) runs over all four elements: (2 + 2 + 0 + 0) / 4.
     torch.testing.assert_close(
-        adam(torch.ones(2, dtype=torch.float64), 1, WHOLE),
+        adam([torch.ones(2, dtype=torch.float64) for _ in range(2)])[1],
         torch.full((2,), 1 / (0.1 * 1.0), dtype=torch.float64),
     )
     assert unseen not in optimizer.state
@@ -74,11 +77,11 @@ def test_adam_needs_an_adam_that_has_stepped_and_says_what_does_not():
     ):
         for name in ("adam", "adam_unit"):
             with pytest.raises(ValueError, match=f'{fact}.*Use preconditioner="sign"'):
-                preconditioners.load(name)([parameter], optimizer, 0.1)
+                fitted(name, [parameter], optimizer)
     with pytest.raises(ValueError, match="not all zero"):
-        preconditioners.load("adam")(still.param_groups[0]["params"], still, 0.1)
+        fitted("adam", still.param_groups[0]["params"], still)
     with pytest.raises(ValueError, match="`damping` must be positive and finite; got 0"):
-        preconditioners.load("adam")([parameter], other, 0)
+        preconditioners.load("adam")(damping=0)
     with pytest.raises(ValueError, match='Use preconditioner="sign"'):
         GroupInfluence(llama(), preconditioner="adam").measure(domains(), targets())
 
@@ -89,36 +92,38 @@ def test_an_optimizer_with_moments_for_some_parameters_only_is_refused():
     moment = optimizer.state[parameter].pop("exp_avg_sq")
     optimizer.state[parameter]["exp_avg_sq_row"] = moment
     with pytest.raises(ValueError, match="AdamW keeps none"):
-        preconditioners.load("adam")([parameter], optimizer, 0.1)
+        fitted("adam", [parameter], optimizer)
 
 
 def test_sign_and_identity_need_no_optimizer():
     gradient = torch.tensor([-2.0, 0.0, 3.0])
-    assert preconditioners.load("sign")([], None, 0.1)(gradient, 0, WHOLE).tolist() == [-1, 0, 1]
-    assert preconditioners.load("identity")([], None, 0.1)(gradient, 0, WHOLE) is gradient
+    assert fitted("identity", [])([gradient])[0] is gradient
+    assert fitted("sign", [])([gradient])[0].tolist() == [-1, 0, 1]
 
 
 def test_every_name_loads_and_states_its_side():
     sides = {name: preconditioners.load(name).side for name in preconditioners.available()}
-    assert sides == {
-        "identity": "target",
-        "adam": "target",
-        "adam_unit": "domain",
-        "sign": "domain",
-    }
+    assert {name for name, side in sides.items() if side == "domain"} == {"sign", "adam_unit"}
+    assert set(sides.values()) == {"target", "domain"}
+    for name in preconditioners.available():
+        assert preconditioners.name_of(preconditioners.load(name)()) == name
     with pytest.raises(ValueError, match=r"got 'adm'\. Did you mean 'adam'"):
         preconditioners.load("adm")
 
 
-@pytest.mark.parametrize("name", preconditioners.available())
-def test_doubling_a_domains_gradient_doubles_a_linear_influence_and_changes_no_other(name):
+@pytest.mark.parametrize("name", ["adam", "adam_unit", "identity", "sign"])
+def test_doubling_a_gradient_doubles_a_linear_update_and_changes_no_other(name):
     torch.manual_seed(0)
     parameter, optimizer = stepped(torch.optim.AdamW, [torch.rand(7).tolist()])
-    precondition = preconditioners.load(name)([parameter], optimizer, 0.1)
-    held = TargetGradients([parameter], 2)
-    held.stacked_P[0].copy_(torch.randn(2, 7))
-    even, odd = torch.randn(7).double(), torch.randn(7).double()
-    once = held.dots_of_updates(precondition, [even], [odd])
-    twice = held.dots_of_updates(precondition, [2 * even], [2 * odd])
-    factor = 2 if precondition.side == "target" else 1
+    precondition = fitted(name, [parameter], optimizer)
+    gradient = torch.randn(7).double()
+    (once,) = precondition([gradient.clone()])
+    (twice,) = precondition([2 * gradient])
+    factor = 2 if preconditioners.load(name).side == "target" else 1
     torch.testing.assert_close(twice, factor * once)
+
+
+def test_a_zero_gradient_has_no_unit_norm_and_no_influence():
+    parameter, optimizer = stepped(torch.optim.AdamW, [[1.0, 1.0]])
+    (update,) = fitted("adam_unit", [parameter], optimizer)([torch.zeros(2).double()])
+    assert update.tolist() == [0.0, 0.0]

@@ -3,32 +3,33 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import llama, rows
+from tiny_models import Quadratic, llama, quadratic_batch, rows
 
-from tikmix_hf.signals import gradients, preconditioners
-from tikmix_hf.signals.sampling_error import ratio_estimate, split_half
-from tikmix_hf.signals.target_gradients import TargetGradients
+from tikmix_hf.signals import GroupInfluence, gradients, preconditioners
+from tikmix_hf.signals.preconditioners import Fitting
+from tikmix_hf.signals.sampling_error import half_weight, pooled, ratio_estimate
+from tikmix_hf.signals.selection import select_parameters
 
 
-def test_both_estimates_agree_with_a_calculation_by_hand():
+def test_the_estimates_agree_with_a_calculation_by_hand():
     values, errors = ratio_estimate(np.array([[1.0], [3.0]]), np.array([1, 1]))
     assert (values[0], errors[0]) == (2.0, 1.0)
-    one = np.ones(1)
-    assert split_half(one, 3 * one, one, np.ones(2))[0] == pytest.approx(2**0.5)
-    # Relative differences 1 and 1 of targets with norms 1 and 10.
-    pooled = split_half(
-        np.array([0.0, 0.0]), np.array([1.0, 10.0]), np.array([1, 10.0]), np.ones(2)
-    )
-    np.testing.assert_allclose(pooled, [0.5**0.5, 10 * 0.5**0.5])
+    # Relative differences 1 and 3 of names with sizes 1 and 10: their root mean square is sqrt(5).
+    errors = pooled(np.array([[1.0, 30.0]]), np.array([1.0, 10.0]))
+    np.testing.assert_allclose(errors, [[5**0.5, 10 * 5**0.5]])
+    assert half_weight(10, 10, linear=True) == 0.5
+    assert half_weight(30, 10, linear=True) == pytest.approx(300**0.5 / 40)
+    assert half_weight(30, 10, linear=False) == 0.5**0.5
 
 
-def test_batches_without_tokens_and_targets_without_gradient_carry_no_error():
+def test_batches_without_tokens_and_names_without_size_carry_no_error():
     with_empty = ratio_estimate(np.array([[1.0], [0.0], [3.0]]), np.array([1, 0, 1]))
     assert (with_empty[0][0], with_empty[1][0]) == (2.0, 1.0)
-    errors = split_half(np.zeros(2), np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.ones(2))
+    errors = pooled(np.array([[0.0, 1.0]]), np.array([0.0, 1.0]))[0]
     assert errors[0] == 0
     assert errors[1] > 0
-    assert np.isnan(split_half(np.zeros(2), np.ones(2), np.ones(2), np.array([3, 0, 4]))).all()
+    assert np.isnan(half_weight(7, 0, linear=True))
+    assert np.isnan(half_weight(0, 7, linear=False))
 
 
 def test_ratio_errors_match_the_spread_of_repetitions_with_unequal_batches():
@@ -53,7 +54,7 @@ def pool_of_gradients(num_rows):
         model(**rows(step, 4)).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    parameters = gradients.trainable_parameters(model)
+    parameters = select_parameters(model)
 
     def flat(batch):
         gradient = gradients.batch_gradient(model, parameters, batch).gradient
@@ -66,27 +67,68 @@ def pool_of_gradients(num_rows):
     optimizer_of_all = torch.optim.AdamW([parameter])
     parameter.grad = pool.mean(0)
     optimizer_of_all.step()
-    targets = TargetGradients([parameter], 3)
-    for j in range(3):
-        targets[j][0].copy_(flat(rows(200 + j, 8)))
+    targets = torch.stack([flat(rows(200 + j, 8)) for j in range(3)])
     return pool, targets, parameter, optimizer_of_all
 
 
+def spread_and_stated(values_RAB, errors_RAB, sizes_B):
+    """Root mean squares over repetitions and names, relative to the sizes."""
+    spread = np.sqrt((np.var(values_RAB, axis=0) / sizes_B**2).mean())
+    stated = np.sqrt((np.square(errors_RAB) / sizes_B**2).mean())
+    return spread, stated
+
+
 @pytest.mark.parametrize("name", ["sign", "adam_unit"])
-def test_split_half_errors_are_conservative_by_at_most_the_square_root_of_two(name):
+def test_half_errors_are_conservative_by_at_most_the_square_root_of_two(name):
     pool, targets, parameter, optimizer = pool_of_gradients(200)
-    precondition = preconditioners.load(name)([parameter], optimizer, 0.1)
-    norms = targets.norms().numpy()
+    fitting = Fitting(
+        model=torch.nn.Module(), parameters=[parameter], optimizer=optimizer, batches={}
+    )
+    precondition = preconditioners.load(name)().fit(fitting)
+    norms = targets.norm(dim=1).numpy()
+    weight = half_weight(1, 1, linear=False)
     generator = np.random.default_rng(0)
     for num_batches in (4, 32):
         values, errors = [], []
         for _ in range(200):
             drawn = generator.integers(0, len(pool), num_batches)
             even, odd = pool[drawn[::2]].sum(0), pool[drawn[1::2]].sum(0)
-            whole, *halves = targets.dots_of_updates(precondition, [even], [odd]).numpy()
-            values.append(whole)
-            errors.append(split_half(*halves, norms, np.ones(num_batches)))
-        spread = np.sqrt((np.var(values, axis=0) / norms**2).mean())
-        stated = np.sqrt((np.square(errors) / norms**2).mean())
+            whole_J, even_J, odd_J = (
+                (targets @ precondition([one.clone()])[0]).numpy()
+                for one in (even + odd, even, odd)
+            )
+            values.append(whole_J)
+            errors.append(pooled(weight * (even_J - odd_J)[None], norms)[0])
+        spread, stated = spread_and_stated(values, errors, norms)
         # Bounds 1 and sqrt(2); 200 repetitions know the ratio of deviations to about 10 %.
         assert 0.9 < stated / spread < 1.1 * 2**0.5
+
+
+def noisy(mean_P, generator, num_batches=8):
+    """Microbatches whose gradients, of a Quadratic at 0 with curvature 1, are mean + noise."""
+    noise = generator.normal(size=(num_batches, len(mean_P)))
+    return [quadratic_batch(-(mean_P + one)) for one in noise]
+
+
+@pytest.mark.parametrize("num_targets", [1, 3], ids=["targets held", "domains held"])
+@pytest.mark.parametrize("name", ["sign", "identity"])
+def test_stated_errors_of_either_side_match_the_spread_of_repetitions(name, num_targets):
+    generator = np.random.default_rng(0)
+    num_parameters = 60
+    influence = GroupInfluence(Quadratic(np.zeros(num_parameters), 1.0), preconditioner=name)
+    means = {n: generator.normal(size=num_parameters) for n in ("web", "code", *range(num_targets))}
+    text = {n: noisy(mean, generator) for n, mean in means.items()}
+    for side, drawn in (("target", range(num_targets)), ("domain", ("web", "code"))):
+        values, errors = [], []
+        for _ in range(120):
+            text |= {n: noisy(means[n], generator) for n in drawn}
+            matrix = influence.measure(
+                {n: text[n] for n in ("web", "code")}, {j: text[j] for j in range(num_targets)}
+            )
+            values.append(matrix.values)
+            errors.append(getattr(matrix, f"{side}_stderr"))
+        spread, stated = spread_and_stated(values, errors, np.ones(2))
+        # 120 repetitions know the ratio of deviations to about 10 %; `sign` states the larger of
+        # its bounds on the domain side.
+        most = 2**0.5 if (name, side) == ("sign", "domain") else 1.0
+        assert 0.85 < stated / spread < 1.15 * most, side

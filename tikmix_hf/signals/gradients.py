@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 IGNORED_LABEL = -100
@@ -39,24 +39,6 @@ class BatchGradient(NamedTuple):
     """() nats, the sum of the batch's token losses."""
     gradient: Gradient
     """Of `loss_sum`, in the parameters' dtypes."""
-
-
-def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Every parameter that training moves, tied weights once.
-
-    Raises:
-        ValueError: if nothing is trainable, or if this rank holds only a shard of the parameters.
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError("`model` has no trainable parameter, so nothing can have an influence.")
-    # Under ZeRO-3 a parameter that is not gathered has no elements.
-    if any(isinstance(parameter, DTensor) or not parameter.numel() for parameter in parameters):
-        raise ValueError(
-            "`model` is sharded over ranks (FSDP2 or ZeRO-3), which influence does not support; "
-            "train with DDP or on one device."
-        )
-    return parameters
 
 
 def num_loss_tokens(batch: Mapping[str, Any]) -> int:
@@ -80,6 +62,17 @@ def num_loss_tokens(batch: Mapping[str, Any]) -> int:
     return int((labels[..., 1:] != IGNORED_LABEL).sum())
 
 
+def loss_sum(model: nn.Module, batch: Mapping[str, Any], device: torch.device) -> Tensor:
+    """() the sum of a batch's token losses in nats, without what a model adds to its loss.
+
+    A mixture of experts adds a load-balancing term when it is asked for its router's logits, which
+    is no loss of the text; it is not asked.
+    """
+    inputs = send_to_device(dict(batch), device)
+    options = {"output_router_logits": False} if _asks_routers(model) else {}
+    return model(**inputs, use_cache=False, **options).loss * num_loss_tokens(batch)
+
+
 def batch_gradient(
     model: nn.Module, parameters: Sequence[nn.Parameter], batch: Mapping[str, Any]
 ) -> BatchGradient:
@@ -90,26 +83,29 @@ def batch_gradient(
         parameters: what to differentiate by.
         batch: at least one loss token; tensors are moved to the parameters' device.
     """
-    inputs = send_to_device(dict(batch), parameters[0].device)
     with torch.enable_grad():
-        loss_sum = model(**inputs, use_cache=False).loss * num_loss_tokens(batch)
+        total = loss_sum(model, batch, parameters[0].device)
         if not _checkpoints_reentrantly(model):
-            gradient = torch.autograd.grad(loss_sum, parameters, allow_unused=True)
-            return BatchGradient(loss_sum.detach(), list(gradient))
+            gradient = torch.autograd.grad(total, parameters, allow_unused=True)
+            return BatchGradient(total.detach(), list(gradient))
         # torch refuses autograd.grad through reentrant checkpoints.
-        loss_sum.backward()
+        total.backward()
     gradient = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
+    for parameter in model.parameters():
         parameter.grad = None
-    return BatchGradient(loss_sum.detach(), gradient)
+    return BatchGradient(total.detach(), gradient)
 
 
-def accumulator(parameters: Sequence[nn.Parameter], *leading: int) -> list[Tensor]:
-    """Zeros of shape (*leading, *shape) per parameter, fp32 where the parameter is narrower."""
+def _asks_routers(model: nn.Module) -> bool:
+    configs = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
+    return any(config.to_dict().get("output_router_logits") for config in configs)
+
+
+def accumulator(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros in each parameter's shape, fp32 where the parameter is narrower."""
     return [
         torch.zeros(
-            *leading,
-            *parameter.shape,
+            parameter.shape,
             dtype=torch.promote_types(parameter.dtype, torch.float32),
             device=parameter.device,
         )

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from tikmix_hf.files import write_json
 
 FORMAT = "tikmix-hf influence"
-VERSION = 1
+VERSION = 2
+_STDERRS = ("domain_stderr", "target_stderr")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,13 +32,16 @@ class InfluenceMatrix:
     (`centred`). Shapes: J targets, K domains.
 
     Raises:
-        ValueError: if names and shapes do not match, or if something but `stderr` is not finite.
+        ValueError: if names and shapes do not match, or something but a standard error is not
+            finite.
     """
 
     values: np.ndarray
     """(J, K) float64; nats per unit of mixture share, times the preconditioner's scale."""
-    stderr: np.ndarray
-    """(J, K) float64, standard error of `values` by `stderr_side`'s sampling; NaN if unknown."""
+    domain_stderr: np.ndarray
+    """(J, K) float64, standard error of `values` by the domains' finite text; NaN if unknown."""
+    target_stderr: np.ndarray
+    """(J, K) float64, standard error of `values` by the targets' finite text; NaN if unknown."""
     targets: tuple[str, ...]
     domains: tuple[str, ...]
     preconditioner: str
@@ -48,8 +53,8 @@ class InfluenceMatrix:
     """(K,) mean loss in nats per token."""
     target_losses: np.ndarray
     """(J,) mean loss in nats per token."""
-    stderr_side: str = "domain"
-    """Whose sampling `stderr` speaks of: the finite held-out text of the domains."""
+    rounds: np.ndarray | None = None
+    """(R, J, K) of each round whose mean this is, on text of its own; None for one measurement."""
 
     def __post_init__(self) -> None:
         for name in ("targets", "domains"):
@@ -58,22 +63,102 @@ class InfluenceMatrix:
                 raise ValueError(f"`{name}` must be distinct names, at least one; got {names}.")
             object.__setattr__(self, name, names)
         num_targets, num_domains = len(self.targets), len(self.domains)
+        matrix = (num_targets, num_domains)
         shapes = {
-            "values": (num_targets, num_domains),
-            "stderr": (num_targets, num_domains),
+            "values": matrix,
+            "domain_stderr": matrix,
+            "target_stderr": matrix,
             "domain_losses": (num_domains,),
             "target_losses": (num_targets,),
         }
         for name, shape in shapes.items():
-            array = np.array(getattr(self, name), dtype=np.float64)
-            if array.shape != shape:
-                raise ValueError(f"`{name}` must have the shape {shape}; got {array.shape}.")
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
-            if name != "stderr" and not np.isfinite(array).all():
-                raise ValueError(f"`{name}` must be finite; got {array.tolist()}.")
-        if not np.all(np.isnan(self.stderr) | ((self.stderr >= 0) & np.isfinite(self.stderr))):
-            raise ValueError(f"`stderr` must be >= 0 or NaN; got {self.stderr.tolist()}.")
+            self._freeze(name, shape)
+        if self.rounds is not None:
+            if not len(self.rounds):
+                raise ValueError("`rounds` must hold at least one; got none.")
+            self._freeze("rounds", (len(self.rounds), *matrix))
+
+    def _freeze(self, name: str, shape: tuple[int, ...]) -> None:
+        """Makes a field a read-only float64 array of that shape, and checks its entries."""
+        array = np.array(getattr(self, name), dtype=np.float64)
+        if array.shape != shape:
+            raise ValueError(f"`{name}` must have the shape {shape}; got {array.shape}.")
+        array.flags.writeable = False
+        object.__setattr__(self, name, array)
+        if name in _STDERRS:
+            if not np.all(np.isnan(array) | ((array >= 0) & np.isfinite(array))):
+                raise ValueError(f"`{name}` must be >= 0 or NaN; got {array.tolist()}.")
+        elif not np.isfinite(array).all():
+            raise ValueError(f"`{name}` must be finite; got {array.tolist()}.")
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """(J, K) of both sides' text together; NaN where a side is unknown.
+
+        Where a side is unknown and there are rounds, it is their spread, over the root of their
+        number.
+        """
+        both_JK = np.hypot(self.domain_stderr, self.target_stderr)
+        if self.rounds is None or len(self.rounds) < 2:
+            return both_JK
+        spread_JK = self.rounds.std(axis=0, ddof=1) / np.sqrt(len(self.rounds))
+        return np.where(np.isnan(both_JK), spread_JK, both_JK)
+
+    @classmethod
+    def mean(
+        cls, matrices: Sequence[InfluenceMatrix], weights: Sequence[float] | None = None
+    ) -> InfluenceMatrix:
+        """The mean of measurements of the same targets and domains.
+
+        Without weights the measurements are rounds: of one model, each on text of its own. With
+        weights they are of several checkpoints, as AutoMixer (arXiv 2506.21910, 2025) combines
+        them; a checkpoint whose gradients are larger then counts for more, as its text would.
+
+        Args:
+            matrices: at least one.
+            weights: one per matrix, not negative, not all zero; scaled to sum to 1.
+
+        Raises:
+            ValueError: if names or preconditioners differ, or weights do not fit.
+        """
+        if not matrices:
+            raise ValueError("`matrices` must hold at least one; got none.")
+        for field in ("targets", "domains", "preconditioner"):
+            values = {getattr(matrix, field) for matrix in matrices}
+            if len(values) > 1:
+                raise ValueError(f"`matrices` must agree on {field}; got {sorted(values)}.")
+        shares_R = np.full(len(matrices), 1 / len(matrices))
+        if weights is not None:
+            shares_R = np.asarray(weights, dtype=np.float64)
+            if shares_R.shape != (len(matrices),) or not (
+                np.isfinite(shares_R).all() and (shares_R >= 0).all() and shares_R.any()
+            ):
+                raise ValueError(
+                    f"`weights` must be {len(matrices)} numbers, not negative and not all zero; "
+                    f"got {list(weights)}."
+                )
+            shares_R = shares_R / shares_R.sum()
+
+        def combined(field: str) -> np.ndarray:
+            return np.tensordot(shares_R, [getattr(matrix, field) for matrix in matrices], axes=1)
+
+        def error(field: str) -> np.ndarray:
+            squares = [np.square(getattr(matrix, field)) for matrix in matrices]
+            return np.sqrt(np.tensordot(shares_R**2, squares, axes=1))
+
+        return cls(
+            values=combined("values"),
+            domain_stderr=error("domain_stderr"),
+            target_stderr=error("target_stderr"),
+            targets=matrices[0].targets,
+            domains=matrices[0].domains,
+            preconditioner=matrices[0].preconditioner,
+            seconds=sum(matrix.seconds for matrix in matrices),
+            num_tokens=sum(matrix.num_tokens for matrix in matrices),
+            domain_losses=combined("domain_losses"),
+            target_losses=combined("target_losses"),
+            rounds=None if weights is not None else np.stack([m.values for m in matrices]),
+        )
 
     def centred(self, mixture: np.ndarray) -> np.ndarray:
         """Influence beyond that of the mixture in force: S - (S w) 1^T.
@@ -105,9 +190,10 @@ class InfluenceMatrix:
             if isinstance(value, np.ndarray):
                 value = value.tolist()
             fields[field.name] = list(value) if isinstance(value, tuple) else value
-        fields["stderr"] = [
-            [None if math.isnan(error) else error for error in row] for row in fields["stderr"]
-        ]
+        for name in _STDERRS:
+            fields[name] = [
+                [None if math.isnan(error) else error for error in row] for row in fields[name]
+            ]
         return fields
 
     @classmethod
