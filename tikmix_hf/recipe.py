@@ -1,0 +1,248 @@
+"""What a recipe may say: the keys of its YAML file, their types and what they mean.
+
+In: a YAML file and the settings that go before it. Out: one dataclass a topic, and the few training
+arguments that measuring needs. `recipes/pretrain.py` and the command line read recipes alike: an
+unknown key or a value of the wrong type is an error that says what was probably meant. The keys of
+transformers' TrainingArguments are a recipe's too; this room reads their names and types alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import re
+import types
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from transformers import TrainingArguments
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelArguments:
+    """Which model to train."""
+
+    model_name_or_path: str | None = None
+    """A causal language model of the Hub or a folder, to train on; None starts from scratch."""
+    model_config: dict | str | None = None
+    """Architecture of a model from scratch: `model_type` and whatever its configuration takes."""
+    tokenizer_name_or_path: str | None = None
+    """A tokenizer of the Hub or a folder; None takes the model's, or the embedded corpus's."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataArguments:
+    """What to train on, and what for."""
+
+    domains: dict | str | None = "embedded"
+    """"embedded", or for each domain its source: `path` (files: .jsonl, .jsonl.gz, .json, .txt,
+    .parquet; globs allowed) or `dataset` (with `config` and `split`), and `text_column`."""
+    targets: dict | str | None = "embedded"
+    """The same for the targets; `evals` may name a second source that is only reported on."""
+    heldout: float = 0.02
+    """Share of each domain's blocks that is kept back for measuring."""
+    block_size: int = 128
+    """Tokens in a training row."""
+    eval_rows: int = 1000
+    """Rows of each target to report on, at most."""
+    vocab_size: int = 2048
+    """Vocabulary of the tokenizer that is trained on the embedded corpus."""
+    cache_dir: str | None = None
+    """Folder for the tokenised embedded corpus; None takes the Hugging Face cache."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class MixtureArguments:
+    """Which mixture, and how it changes."""
+
+    mixture: dict | str | None = "natural"
+    """The mixture to start with: "natural", "uniform", shares by domain, or the .json file of a
+    schedule to replay."""
+    mixer: str = "tikmix_d"
+    """One of `tikmix_hf.mixers.available()`; "static" never changes the mixture."""
+    mixer_settings: dict | str | None = None
+    """Settings of the mixer, such as `gamma: 0.5`."""
+    budget: float = 0.01
+    """Share of the run's tokens that measuring may take; plans what is left out below."""
+    every_steps: int | None = None
+    """Optimizer steps from one update to the next; None plans them from `budget`."""
+    num_rows: int | None = None
+    """Held-out rows of each domain and target at each update; None plans them from `budget`."""
+    num_rounds: int = 4
+    """Rounds that an update's rows are measured in, at most."""
+    tolerance: float = 0.02
+    """An update stops early once a round moves its proposal by no more than this share."""
+    noise_guard: float = 1.0
+    """Standard errors that a promised gain must exceed for the mixture to move; 0 asks for none."""
+    observe: bool = False
+    """Measure and log, but change nothing."""
+    preconditioner: str = "sign"
+    """One of `tikmix_hf.signals.preconditioners.available()`."""
+    preconditioner_settings: dict | str | None = None
+    """Settings of the preconditioner, such as `damping: 0.2`."""
+    parameters: str = "all"
+    """What gradients are taken of: "all", "lm_head", "last 2 blocks", or a regular expression."""
+    offload: bool = False
+    """Keep the targets' gradients in the memory of the CPU."""
+    control: bool = False
+    """Train once more with the mixture never changing, and compare."""
+
+
+TOPICS = (ModelArguments, DataArguments, MixtureArguments, TrainingArguments)
+
+
+class Recipe(NamedTuple):
+    """What a recipe says, without its training arguments."""
+
+    model: ModelArguments
+    data: DataArguments
+    mixture: MixtureArguments
+    seed: int
+    """The training's: it decides which rows of a domain are held out."""
+    batch_size: int
+    """Rows in a training batch of one device."""
+
+
+def load(path: str | Path, **instead: Any) -> Recipe:
+    """Reads a recipe; what `instead` names goes before the file, unless it is None.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    settings = {key: value for key, value in read(path).items() if value is not None}
+    settings |= {key: value for key, value in instead.items() if value is not None}
+
+    def of(topic: type[Any]) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(topic)}
+        return {name: value for name, value in settings.items() if name in names}
+
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    training = {**defaults, **of(TrainingArguments)}
+    return Recipe(
+        ModelArguments(**of(ModelArguments)),
+        DataArguments(**of(DataArguments)),
+        MixtureArguments(**of(MixtureArguments)),
+        training["seed"],
+        training["per_device_train_batch_size"],
+    )
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Reads a recipe's YAML file, once its keys and values make sense.
+
+    Raises:
+        ValueError: with one line that names the file, the key, its value and the mend.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`--config` must be a file; {path} is none.")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ValueError(f"{path} is not YAML: {err}") from err
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold `key: value` lines; got a {type(content).__name__}.")
+    for key, value in content.items():
+        if key not in hints():
+            raise ValueError(f"{path} has an unknown key `{key}`.{nearest(str(key))}")
+        _check(path, key, value, hints()[key])
+        if isinstance(value, list) and not value:
+            raise ValueError(f"`{key}` in {path} is an empty list. Leave the key out.")
+    return content
+
+
+def as_settings(argument: str, value: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Returns settings by name; none are an empty dict.
+
+    Raises:
+        ValueError: a word instead of settings.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"`{argument}` must be settings by name; got {value!r}.")
+    return dict(value or {})
+
+
+def parse_json(argument: str, text: str) -> Any:
+    """Returns what a word of the command line says in JSON.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as err:
+        raise ValueError(
+            f'`{argument}` must be JSON on the command line, such as {{"web": 0.7, "code": 0.3}}; '
+            f"got {text!r}."
+        ) from err
+
+
+def configure(argument: str, method: type[Any], value: Mapping[str, Any] | str | None) -> Any:
+    """Makes a mixer or a preconditioner from its class and the settings of a recipe.
+
+    Raises:
+        ValueError: an unknown setting, or a value that the method refuses.
+    """
+    settings = as_settings(argument, value)
+    known = [field.name for field in dataclasses.fields(method)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"`{argument}` must be settings of {method.__name__} ({', '.join(known) or 'none'}); "
+            f"got {', '.join(unknown)}."
+        )
+    try:
+        return method(**settings)
+    except TypeError as err:
+        raise ValueError(f"`{argument}` has a value of the wrong type: {err}") from err
+
+
+@functools.cache
+def hints() -> dict[str, Any]:
+    """Type hints of all keys, by key."""
+    return {name: hint for topic in TOPICS for name, hint in get_type_hints(topic).items()}
+
+
+def nearest(key: str, prefix: str = "") -> str:
+    """Says which key was probably meant; empty where none is near."""
+    near = difflib.get_close_matches(key, hints(), n=1)
+    return f" Did you mean `{prefix}{near[0]}`?" if near else ""
+
+
+def _check(path: Path, key: str, value: Any, hint: Any) -> None:
+    kinds = _kinds(hint)
+    if value is None or any(_fits(value, kind) for kind in kinds):
+        return
+    names = " or ".join(sorted({kind.__name__ for kind in kinds}))
+    mend = ""
+    if isinstance(value, str) and float in kinds and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        mantissa, exponent = re.split("[eE]", value)
+        mend = f" YAML reads that as text: write `{key}: {mantissa}.0e{exponent}`."
+    elif isinstance(value, str) and re.fullmatch(r"\d+", value):
+        mend = f" Write `{key}: {value}` without quotes."
+    raise ValueError(f"`{key}` in {path} must be of type {names}; got {value!r}.{mend}")
+
+
+def _kinds(hint: Any) -> list[type]:
+    """Returns the plain types that a type hint admits."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return [kind for part in get_args(hint) for kind in _kinds(part)]
+    if origin is Literal:
+        return [type(choice) for choice in get_args(hint)]
+    kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str]
+    return [kind] if isinstance(kind, type) and kind is not types.NoneType else []
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
