@@ -15,11 +15,11 @@ def trainable(model):
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def fitting(model, batches=None, parameters=None, **settings):
+def fitting(model, batches=None, parameters=None, *, optimizer=None, **settings):
     return Fitting(
         model=model,
         parameters=trainable(model) if parameters is None else parameters,
-        optimizer=None,
+        optimizer=optimizer,
         batches=domains() if batches is None else batches,
         **settings,
     )
