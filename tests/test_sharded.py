@@ -132,7 +132,7 @@ def check_other_shardings_are_refused():
     flat = FullyShardedDataParallel.__new__(FullyShardedDataParallel)  # refuses to be made on a CPU
     nn.Module.__init__(flat)
     flat.inner = model()
-    with pytest.raises(ValueError, match="FSDP1.*`fsdp_version: 2`"):
+    with pytest.raises(ValueError, match=r"FSDP1.*`fsdp_version: 2`"):
         GroupInfluence(nn.Sequential(flat)).measure(domains(3), targets())
     mesh = init_device_mesh("cpu", (2,))
     tensor_parallel = nn.Sequential(nn.Linear(4, 4))
