@@ -1,0 +1,88 @@
+"""What influence says at a checkpoint, by every preconditioner and at other budgets.
+
+In: a checkpoint of `fidelity_truth` and a `Measurement`. Out: an `InfluenceMatrix`, kept under the
+checkpoint's folder as `predictions/NAME.json` and not measured again. Real runs are not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fidelity_text import Text, pools_of_rounds
+from fidelity_truth import Setting, checkpoint
+from tqdm.auto import tqdm
+
+from tikmix_hf.signals import GroupInfluence, InfluenceMatrix
+
+BUDGET = (16, 16, 16, 16)
+"""Rows of each domain and target in each round of the default budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One way to measure."""
+
+    preconditioner: str
+    """One of `preconditioners.available()`, with its default settings."""
+    variant: str = ""
+    """What differs from the default, for people; part of the name."""
+    rows_by_round: Sequence[int] = BUDGET
+    """Rows of each domain and target in each round; the matrix is the rounds' mean."""
+    first_row: int = 0
+    """Row of the pools that the first round begins with."""
+    parameters: str = "all"
+    """As of `GroupInfluence`."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return f"{self.preconditioner} {self.variant}".strip()
+
+
+def variants(preconditioner: str) -> list[Measurement]:
+    """Other rows, other budgets, parts of the model."""
+    ways = {
+        "other rows": {"first_row": sum(BUDGET)},
+        "8 rows": {"rows_by_round": (8,)},
+        "16 rows": {"rows_by_round": (16,)},
+        "32 rows": {"rows_by_round": (16, 16)},
+        "256 rows": {"rows_by_round": (16,) * 16},
+        "64 rows in one round": {"rows_by_round": (sum(BUDGET),)},
+        "last 1 blocks": {"parameters": "last 1 blocks"},
+        "lm_head": {"parameters": "lm_head"},
+    }
+    return [
+        Measurement(preconditioner=preconditioner, variant=variant, **way)
+        for variant, way in ways.items()
+    ]
+
+
+def predict(setting: Setting, text: Text, measurement: Measurement) -> InfluenceMatrix:
+    """The measurement at the setting's checkpoint, read or made."""
+    path = setting.folder / "predictions" / f"{measurement.name}.json"
+    if path.exists():
+        return InfluenceMatrix.load(path)
+    model, optimizer = checkpoint(setting, text)
+    engine = GroupInfluence(
+        model,
+        preconditioner=measurement.preconditioner,
+        optimizer=optimizer,
+        parameters=measurement.parameters,
+    )
+    rows = measurement.first_row, measurement.rows_by_round
+    rounds = list(
+        zip(
+            pools_of_rounds(text.domain_pools, *rows),
+            pools_of_rounds(text.target_pools, *rows),
+            strict=True,
+        )
+    )
+    bar = tqdm(rounds, desc=f"{setting.folder.name}, {measurement.name}", leave=False)
+    # One fit serves all rounds, as in an update of a run.
+    matrix = InfluenceMatrix.mean(
+        [engine.measure(*sides, refit=not number) for number, sides in enumerate(bar)]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matrix.save(path)
+    return matrix
