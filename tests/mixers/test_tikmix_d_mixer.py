@@ -55,3 +55,20 @@ def test_slack_without_a_known_standard_error_is_a_mixer_error():
     unknown_JK = np.array([[0.1, 0.1], [0.1, np.nan]])
     with pytest.raises(MixerError, match="got nan for target 'piqa'"):
         mixer.step(mixer.init(np.ones(2)), signals(stderr=unknown_JK))
+
+
+def test_centred_influence_is_what_a_shift_of_a_whole_row_cannot_change():
+    values_JK = np.array([[5.0, 5.2], [7.0, 7.5]])
+    shifted_JK = values_JK + np.array([[100.0], [-50.0]])
+    steps = {}
+    for centred in (False, True):
+        mixer = TikMixD(centred=centred)
+        steps[centred] = [
+            mixer.step(mixer.init(np.ones(2)), signals(influence=values))[0][1]
+            for values in (values_JK, shifted_JK)
+        ]
+    assert steps[True][0] == pytest.approx(steps[True][1], abs=1e-6)
+    assert abs(steps[False][0] - steps[False][1]) > 1e-3
+    # By hand: both rows centred and divided are (-1, 1), Phat = 2 w_code - 1 for both, and
+    # 4 w_code + H(w) is largest where log(w_code / w_web) = 4.
+    assert steps[True][0] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-5)

@@ -21,6 +21,7 @@ Where this differs from the paper:
 * Floors and caps are obeyed first. Where they exclude q, the Pareto constraint is relaxed by the
   smallest fraction of a row's largest influence that leaves a mixture; notes say how much.
 * The Pareto constraint can be relaxed by standard errors: `TikMixD.pareto_slack`.
+* S can be taken relative to the mixture in force: `TikMixD.centred`.
 """
 
 # Shape letters: J targets, K domains.
@@ -251,6 +252,10 @@ class TikMixD(Mixer[State]):
     """Reward of its sum over targets, >= 0. 1 in the paper."""
     gamma: float = 1.0
     """Reward of the mixture's entropy in nats, >= 0. 1 in the paper."""
+    centred: bool = False
+    """Whether S is taken as differences from the mixture in force, S - (S q) 1^T. The Pareto
+    constraint is the same; a row's largest entry, which it is divided by, is then the most that a
+    target could still gain, so that influence weighs more against entropy. False in the paper."""
     constraints: Constraints | None = None
     """Floors and caps by domain name."""
     pareto_slack: float = 0.0
@@ -273,8 +278,11 @@ class TikMixD(Mixer[State]):
             MixerError: Influence is missing, not finite or zero everywhere, the standard error is
                 needed and unknown, or no solver certified an answer.
         """
+        values_JK = signals.usable_influence()
+        if self.centred:
+            values_JK = values_JK - (values_JK @ signals.mixture)[:, None]
         solution = solve_certified(
-            signals.usable_influence(),
+            values_JK,
             signals.mixture,
             (self.alpha, self.beta, self.gamma),
             constraints=self.constraints and self.constraints.bounds(signals.domains),
