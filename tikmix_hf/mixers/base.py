@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -103,6 +103,13 @@ class Mixer(ABC, Generic[StateT]):
         Raises:
             MixerError: The signals do not determine a mixture.
         """
+
+    def allows(self, mixture: NDArray[np.float64], domains: Sequence[str]) -> bool:
+        """Whether a mixture (K,) keeps this mixer's constraints, such as floors and caps.
+
+        Whoever alters an answer, by going only part of the way to it, asks first.
+        """
+        return True
 
     def describe(self) -> dict[str, Any]:
         """The method's name and settings, as they come back from JSON."""

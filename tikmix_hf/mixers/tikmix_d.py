@@ -290,6 +290,13 @@ class TikMixD(Mixer[State]):
         )
         return solution.mixture, State(notes=solution.notes(signals.targets))
 
+    def allows(self, mixture: Array, domains: Sequence[str]) -> bool:
+        """Whether floors and caps hold, but for rounding."""
+        if self.constraints is None:
+            return True
+        lower_K, upper_K = self.constraints.bounds(domains)
+        return _inside(mixture, (lower_K - _ROUNDED, upper_K + _ROUNDED))
+
     def _slack_J(self, signals: Signals) -> Array:
         """`pareto_slack` standard errors of each target's influence under the mixture in force."""
         if signals.stderr is None:
