@@ -1,8 +1,14 @@
-"""The Fisher matrix's factors against brute force and curvlinops."""
+"""The Fisher matrix's factors against brute force, curvlinops and kronfluence."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from curvature import EXACT, Bigram, factors, fisher_of, trainable
+from kronfluence.analyzer import prepare_model
+from kronfluence.arguments import FactorArguments
+from kronfluence.factor.covariance import fit_covariance_matrices_with_loader
+from kronfluence.task import Task
 from tiny_models import domains, gpt2, llama, rows, split
 from torch import nn
 from torch.testing import assert_close
@@ -71,7 +77,7 @@ def test_the_mean_over_draws_is_the_fisher_of_the_brute_force():
         assert (traces.mean() - trace).abs() < 2.5 * stderr
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
 def test_factors_are_those_of_curvlinops():
     from curvlinops import KFACLinearOperator  # its own imports warn
 
@@ -139,3 +145,55 @@ def test_only_the_parameters_asked_for_are_looked_at():
     assert len(_fisher.Fisher(model, trainable(model), 99).layers) == 7 + 1
     tied = _fisher.Fisher(gpt2(), trainable(gpt2()), 99)
     assert all(layer.name != "lm_head" for layer in tied.layers.values())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.cuda.amp.GradScaler:FutureWarning")
+def test_factors_on_the_same_draws_are_those_of_kronfluence():
+    class ModelTask(Task):
+        def compute_train_loss(self, batch, model, sample=False):
+            counted = batch["labels"][:, 1:] != -100
+            logits = model(batch["input_ids"], use_cache=False).logits[:, :-1][counted]
+            labels = _fisher._drawn_labels(logits.detach(), (0, batch["number"]))
+            return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+        def compute_measurement(self, batch, model):
+            raise NotImplementedError
+
+        def get_attention_mask(self, batch):  # their word for the positions that count
+            return batch["reached"]
+
+    model, batches = llama(tied=False), split(rows(7, 5, 8), 2)
+    for number, batch in enumerate(batches):
+        row = torch.arange(len(batch["labels"]))[:, None] + 2 * number
+        counts = torch.arange(8) <= 7 - row % 4
+        batch["labels"] = batch["input_ids"].where(counts, -100)
+        # The position before the last label that counts is the last that the loss reaches.
+        batch["reached"] = counts.roll(-1, dims=1).logical_and(torch.arange(8) < 7).long()
+    ours = fisher_of(
+        model, [{name: batch[name] for name in ("input_ids", "labels")} for batch in batches]
+    )
+    for number, batch in enumerate(batches):
+        batch["number"] = number
+    theirs = fit_covariance_matrices_with_loader(
+        model=prepare_model(model, ModelTask()),
+        state=SimpleNamespace(
+            device=torch.device("cpu"),
+            use_distributed=False,
+            is_main_process=True,
+            wait_for_everyone=lambda: None,
+        ),
+        task=ModelTask(),
+        loader=batches,
+        factor_args=FactorArguments(
+            activation_covariance_dtype=torch.float64, gradient_covariance_dtype=torch.float64
+        ),
+        disable_tqdm=True,
+    )[1]
+    for layer in ours.layers.values():
+        if layer.name.endswith("q_proj"):
+            continue  # the first position has one key to look at, and no gradient: it is left out
+        num_positions = theirs["num_activation_covariance_processed"][layer.name]
+        inputs = theirs["activation_covariance"][layer.name] / num_positions
+        assert_close(layer.input_sum, inputs, **EXACT)
+        outputs = theirs["gradient_covariance"][layer.name] / ours.num_tokens
+        assert_close(layer.output_sum, outputs, **EXACT)

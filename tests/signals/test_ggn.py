@@ -75,7 +75,7 @@ def test_the_product_is_the_one_with_the_dense_matrix():
         assert all(own.grad is None for own in model.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
 def test_the_product_is_that_of_curvlinops():
     from curvlinops import GGNLinearOperator  # its own imports warn
 
