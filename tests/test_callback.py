@@ -24,12 +24,16 @@ from tiny import (
 )
 
 from tikmix_hf import MixtureSchedule, PackedCollator, TikMixCallback
+from tikmix_hf.measurement import Measurement
 from tikmix_hf.mixers.base import Mixer, MixerError, State
+from tikmix_hf.signals import preconditioners
 from tikmix_hf.update import read_records
 
 
 def make_callback(dataset, **options) -> TikMixCallback:
-    defaults = {"targets": make_targets(), "every_steps": 4, "num_rows": 8, "progress": False}
+    # Without the guard: on so little text it would keep the mixture, and nothing were to be seen.
+    defaults = {"targets": make_targets(), "every_steps": 4, "num_rows": 8}
+    defaults |= {"noise_guard": 0.0, "progress": False}
     return TikMixCallback(dataset, **{**defaults, **options})
 
 
@@ -120,7 +124,7 @@ def test_every_change_is_accounted_for(tmp_path):
     lines = read_records(tmp_path / "influence.jsonl")
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
     dataset = callback.dataset
-    start = 0
+    start, previous = 0, None
     for line, record in zip(lines, callback.updates, strict=True):
         stop = line["step"] * 4
         names = [dataset.domain_of(sample) for sample in range(start, stop)]
@@ -139,9 +143,14 @@ def test_every_change_is_accounted_for(tmp_path):
         assert line["change"] == pytest.approx(np.abs(difference).sum() / 2)
         assert line["seconds"] > 0
         assert 0 < line["time_share"] < 1
-        assert record.influence.num_tokens == 12 * (4 * 8 + 2 * 8)
+        # Two rows in each of up to four rounds; then the targets once more, forward, for a third.
+        assert record.influence.num_tokens == 12 * (4 + 2) * 2 * record.num_rounds
+        audited = 12 * 2 * 2 * previous.num_rounds / 3 if previous else 0
+        assert line["tokens"] == round(record.influence.num_tokens + audited)
+        assert line["planned_tokens"] == 12 * (4 * 8 + 2 * 8) + 12 * 2 * 8 / 3
+        previous = record
         start = stop
-    measured = sum(line["influence"]["num_tokens"] for line in lines)
+    measured = sum(line["tokens"] for line in lines)
     assert lines[-1]["token_share"] == pytest.approx(measured / (20 * 4 * 12))
     assert callback.influence is callback.updates[-1].influence
 
@@ -347,8 +356,12 @@ def test_another_dataset_than_the_trainers_is_refused(tmp_path):
         ({"every_steps": 2.5}, ValueError, "`every_steps` must be whole and at least 1; got 2.5"),
         ({"at_steps": [0]}, ValueError, "`at_steps` must be whole and at least 1; got 0"),
         ({"at_steps": []}, ValueError, "`at_steps` must name a step"),
-        ({"batch_size": 0}, ValueError, "`batch_size` must be whole and at least 1; got 0"),
-        ({"damping": -1.0}, ValueError, "`damping` must be finite and not negative; got -1.0"),
+        ({"budget": 0}, ValueError, r"`budget` must be a share of the run's tokens .* got 0"),
+        (
+            {"noise_guard": -1.0},
+            ValueError,
+            "`noise_guard` must be finite and not negative; got -1",
+        ),
         ({"num_rows": 0}, ValueError, "`num_rows` must be whole and at least 1"),
         ({"on_error": "ignore"}, ValueError, "`on_error` must be 'keep' or 'raise'"),
         ({"preconditioner": "adamw"}, ValueError, "adam"),
@@ -446,7 +459,7 @@ def test_a_dataset_that_another_run_or_a_replay_changes_is_refused(tmp_path):
 
 def test_more_updates_than_there_is_room_for_are_refused_at_once(tmp_path):
     with pytest.raises(
-        ValueError, match=r"`max_updates` of the dataset must cover the run's 6 .*got 2"
+        ValueError, match=r"`max_updates` of the dataset must cover the run's 5 .*got 2"
     ):
         train(tmp_path, dataset=make_dataset(max_updates=2))
 
@@ -479,7 +492,11 @@ def test_measured_rows_go_through_the_collator_that_was_given(tmp_path):
         return PackedCollator()(features)
 
     dataset = make_dataset()
-    callback = make_callback(dataset, data_collator=collate, batch_size=3, at_steps=[2])
+    callback = make_callback(
+        dataset,
+        measurement=Measurement(data_collator=collate, batch_size=3, num_rounds=1),
+        at_steps=[2],
+    )
     train(tmp_path, dataset=dataset, callback=callback)
     assert seen == [3, 3, 2] * 6  # eight rows of each of two targets and four domains
 
@@ -489,7 +506,10 @@ def test_the_preconditioner_and_its_damping_are_the_ones_asked_for(tmp_path):
     for number, damping in enumerate((0.1, 10.0)):
         dataset = make_dataset()
         callback = make_callback(
-            dataset, preconditioner="adam", damping=damping, at_steps=[2], observe=True
+            dataset,
+            preconditioner=preconditioners.load("adam")(damping=damping),
+            at_steps=[2],
+            observe=True,
         )
         train(tmp_path / str(number), dataset=dataset, callback=callback)
         assert callback.influence.preconditioner == "adam"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny import rows
 from transformers import default_data_collator
 
 from tikmix_hf import PackedCollator
-from tikmix_hf.heldout import HeldoutBatches
+from tikmix_hf.heldout import HeldoutBatches, Portion
+
+SIX = Portion(0, 6)
 
 
-def batches(data, *, update=0, num_rows=6, batch_size=4, name="web", collate=None, seed=0):
+def batches(data, *, portion=SIX, batch_size=4, name="web", collate=None, seed=0):
     return HeldoutBatches(
         data,
         name,
-        update=update,
-        num_rows=num_rows,
+        portion=portion,
         batch_size=batch_size,
         collate=collate or PackedCollator(),
         seed=seed,
@@ -28,10 +30,28 @@ def row_numbers(sequence) -> list[int]:
 
 def test_updates_read_fresh_rows_until_all_were_seen():
     data = rows(0, 20)
-    read = [row for update in range(10) for row in row_numbers(batches(data, update=update))]
+    read = [
+        row
+        for update in range(10)
+        for row in row_numbers(batches(data, portion=Portion(update, 6)))
+    ]
     for epoch in range(3):
         assert sorted(read[20 * epoch : 20 * epoch + 20]) == list(range(20))
     assert read[:20] != read[20:40]
+
+
+@pytest.mark.parametrize(("num_rows", "num_rounds"), [(8, 4), (7, 3), (64, 4), (5, 1)])
+def test_the_rounds_of_an_update_are_its_rows_in_pieces_of_about_equal_size(num_rows, num_rounds):
+    data = rows(0, 20)
+    for update in range(4):
+        pieces = [
+            row_numbers(batches(data, portion=Portion(update, num_rows, number, num_rounds)))
+            for number in range(num_rounds)
+        ]
+        whole = row_numbers(batches(data, portion=Portion(update, num_rows)))
+        assert [row for piece in pieces for row in piece] == whole
+        assert len(set(whole)) == len(whole) or num_rows * (update + 1) > 20
+        assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
 
 
 def test_batches_can_be_asked_for_in_any_order():
@@ -49,7 +69,7 @@ def test_another_name_or_seed_reads_other_rows():
 
 
 def test_more_rows_than_there_are_means_all_of_them():
-    assert sorted(row_numbers(batches(rows(0, 5), num_rows=64))) == list(range(5))
+    assert sorted(row_numbers(batches(rows(0, 5), portion=Portion(0, 64)))) == list(range(5))
 
 
 def test_labels_are_the_tokens_where_the_data_has_none():

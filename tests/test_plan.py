@@ -13,6 +13,7 @@ from tikmix_hf.plan import (
     USUAL_ROWS,
     Part,
     RunSize,
+    Wishes,
     make_plan,
 )
 
@@ -121,6 +122,20 @@ def test_given_steps_and_rows_stand_and_their_share_is_told():
     assert "30.00% of the run's tokens" in str(made)
 
 
+def test_wishes_for_an_interval_or_for_steps_are_met():
+    run = run_size(1e7)
+    every = Wishes(every_steps=300).plan(run)
+    assert every.steps == (300, 600, 900)
+    assert every == plan(run, steps=[300, 600, 900])
+    assert Wishes(every_steps=300, at_steps=[7, 5], num_rows=8).plan(run).steps == (5, 7)
+    assert Wishes().plan(run) == plan(run)
+
+
+def test_the_plan_knows_its_steps():
+    made = plan(run_size(1e7), steps=[3, 7, 8])
+    assert [step for step in range(1000) if made.is_due(step)] == [3, 7, 8]
+
+
 def test_no_step_lies_behind_the_last_that_could_change_something():
     run = RunSize(max_steps=10, last_step=3, num_tokens=1e12, parts=run_size().parts)
     assert plan(run, steps=[2, 3, 4, 10]).steps == (2, 3)
@@ -152,7 +167,7 @@ def test_where_nothing_is_measured_nothing_is_paid():
     assert "nothing measured" in str(made)
 
 
-@pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan"), None])
 def test_a_budget_that_is_no_share_is_refused(budget):
     with pytest.raises(ValueError, match=r"`budget` must be a share .* in \(0, 1\]; got"):
         plan(budget=budget)

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.text import Text
 
-from tikmix_hf import plots
+from tikmix_hf import figures, plots
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NAMES = ("web", "code", "books")
@@ -48,7 +48,7 @@ def mixture_figure(tmp_path):
 
 def test_a_figure_is_written_at_its_size_as_an_image(mixture_figure):
     figure, path = mixture_figure
-    width, height = figure.get_size_inches() * plots.DPI
+    width, height = figure.get_size_inches() * figures.DPI
     assert size_in_pixels(path) == (round(width), round(height))
 
 
@@ -99,7 +99,7 @@ def test_labels_keep_apart_in_order_and_inside_even_where_bands_vanish(num_domai
 
 
 def test_colours_of_26_domains_are_all_different():
-    assert len({plots._colour(k) for k in range(26)}) == 26
+    assert len({figures.colour(k) for k in range(26)}) == 26
 
 
 @pytest.mark.parametrize(
@@ -214,9 +214,35 @@ def test_runs_without_common_targets_are_refused(losses, tmp_path):
         plots.plot_target_losses(losses, tmp_path / "losses.png")
 
 
+def audited(predicted, realised):
+    sides = {"predicted": predicted, "realised": realised}
+    return {"audit": {name: dict(zip("abc", side, strict=False)) for name, side in sides.items()}}
+
+
+def test_the_audit_is_drawn_standardised_within_each_interval(tmp_path):
+    lines = [{"audit": None}, audited([1, 2, 3], [10, 20, 30]), audited([1, 2, 3], [3, 1, 2])]
+    figure = plots.plot_audit(
+        [*lines, audited([1], [2]), audited([1, 1], [2, 3])], tmp_path / "a.png"
+    )
+    (axes,) = figure.axes
+    first, second = (line for line in axes.lines if line.get_marker() == "o")
+    unit = 1.5**0.5
+    np.testing.assert_allclose(first.get_xdata(), [-unit, 0, unit], atol=1e-12)
+    np.testing.assert_allclose(first.get_ydata(), [-unit, 0, unit], atol=1e-12)
+    np.testing.assert_allclose(second.get_ydata(), [unit, -unit, 0], atol=1e-12)
+    # 1 and -1/2.
+    assert axes.get_title(loc="left") == "Audit of targets: r = 0.25, intervals: 2"
+    assert size_in_pixels(tmp_path / "a.png")
+
+
+def test_without_anything_audited_there_is_no_picture(tmp_path):
+    with pytest.raises(ValueError, match="`records` must hold an audit"):
+        plots.plot_audit([{"audit": None}, {}, audited([1], [2])], tmp_path / "a.png")
+
+
 def test_importing_the_room_does_not_import_matplotlib_and_its_absence_names_the_extra(tmp_path):
     program = (
-        "import sys; from tikmix_hf import plots; assert 'matplotlib' not in sys.modules\n"
+        "import sys; from tikmix_hf import figures, plots; assert 'matplotlib' not in sys.modules\n"
         "sys.modules['matplotlib'] = None\n"
         f"plots.plot_target_losses({{'a': {{'arc': 1.0}}}}, {str(tmp_path / 'no.png')!r})"
     )

@@ -92,7 +92,12 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path, kill_at, opti
     assert expected.model.read == addresses(replay, len(expected.model.read))
     records = read_records(tmp_path / "killed" / "influence.jsonl")
     for mine, theirs in zip(records, read_records(tmp_path / "whole/influence.jsonl"), strict=True):
-        for clock in ("seconds", "time_share", "influence"):  # the matrix has a clock inside
+        for clock in (
+            "seconds",
+            "planned_seconds",
+            "time_share",
+            "influence",
+        ):  # the matrix has a clock inside
             theirs_matrix, mine_matrix = theirs.pop(clock), mine.pop(clock)
             if clock == "influence":
                 assert mine_matrix["values"] == theirs_matrix["values"]

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from tikmix_hf.audit import Comparison
+from tikmix_hf.noise_guard import Verdict
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.update import (
     UpdateRecord,
@@ -15,11 +17,22 @@ from tikmix_hf.update import (
     read_records,
 )
 
+AUDIT = Comparison(
+    from_step=2,
+    targets=("arc", "piqa"),
+    predicted=np.array([1.0, 2.0]),
+    realised=np.array([0.25, 0.5]),
+    spearman=1.0,
+    correlation=0.5,
+    num_intervals=4,
+)
 
-def record(step: int = 4, *, from_sample: int | None = 40) -> UpdateRecord:
+
+def record(step: int = 4, *, from_sample: int | None = 40, **more) -> UpdateRecord:
     matrix = InfluenceMatrix(
         values=np.array([[1.0, -2.0]]),
-        stderr=np.array([[0.1, np.nan]]),
+        domain_stderr=np.array([[0.1, np.nan]]),
+        target_stderr=np.array([[0.1, np.nan]]),
         targets=("arc",),
         domains=("web", "code"),
         preconditioner="sign",
@@ -28,21 +41,30 @@ def record(step: int = 4, *, from_sample: int | None = 40) -> UpdateRecord:
         domain_losses=np.array([3.0, 4.0]),
         target_losses=np.array([5.0]),
     )
-    return UpdateRecord(
-        step=step,
-        domains=("web", "code"),
-        mixture=np.array([0.5, 0.5]),
-        proposed=np.array([0.8, 0.2]),
-        from_sample=from_sample,
-        notes=("as the test says",),
-        influence=matrix,
-        requested=np.array([30.0, 30.0]),
-        realised=np.array([20, 40]),
-        epochs=np.array([0.25, 1.5]),
-        seconds=2.0,
-        time_share=0.125,
-        token_share=0.0625,
-    )
+    fields = {
+        "step": step,
+        "domains": ("web", "code"),
+        "mixture": np.array([0.5, 0.5]),
+        "proposed": np.array([0.8, 0.2]),
+        "unguarded": np.array([0.9, 0.1]),
+        "verdict": Verdict(promised=0.5, confirmed=0.375, stderr=0.125, step=0.75),
+        "from_sample": from_sample,
+        "notes": ("as the test says",),
+        "influence": matrix,
+        "num_rounds": 3,
+        "proposal_change": 0.015625,
+        "audit": AUDIT,
+        "requested": np.array([30.0, 30.0]),
+        "realised": np.array([20, 40]),
+        "epochs": np.array([0.25, 1.5]),
+        "num_tokens": 80,
+        "planned_tokens": 96,
+        "seconds": 2.0,
+        "planned_seconds": 1.5,
+        "time_share": 0.125,
+        "token_share": 0.0625,
+    }
+    return UpdateRecord(**{**fields, **more})
 
 
 def test_scalars_say_what_the_record_says():
@@ -60,7 +82,22 @@ def test_scalars_say_what_the_record_says():
             "tikmix/epochs/web": 0.25,
             "tikmix/epochs/code": 1.5,
             "tikmix/change": 0.3,
+            "tikmix/rounds": 3,
+            "tikmix/proposal_change": 0.015625,
+            "tikmix/guard/promised": 0.5,
+            "tikmix/guard/confirmed": 0.375,
+            "tikmix/guard/stderr": 0.125,
+            "tikmix/guard/step": 0.75,
+            "tikmix/audit/predicted/arc": 1.0,
+            "tikmix/audit/predicted/piqa": 2.0,
+            "tikmix/audit/realised/arc": 0.25,
+            "tikmix/audit/realised/piqa": 0.5,
+            "tikmix/audit/spearman": 1.0,
+            "tikmix/audit/correlation": 0.5,
+            "tikmix/tokens": 80,
+            "tikmix/planned_tokens": 96,
             "tikmix/seconds": 2.0,
+            "tikmix/planned_seconds": 1.5,
             "tikmix/time_share": 0.125,
             "tikmix/token_share": 0.0625,
             "tikmix/target_loss/arc": 5.0,
@@ -80,9 +117,29 @@ def test_the_line_names_the_sample_the_moves_the_reason_and_the_cost():
     line = str(record())
     assert line == (
         "[tikmix] step 4: from sample 40 on web 0.500 -> 0.800, code 0.500 -> 0.200; 30.0% of "
-        "tokens moved; as the test says (2.0 s, 12.5% of the time so far)"
+        "tokens moved; as the test says; audit: predicted order of targets r = 0.50 over 4 "
+        "intervals (2.0 s, 1.5 planned, 12.5% of the time so far)"
     )
     assert "mixture kept; as the test says" in str(record(from_sample=None))
+
+
+def test_what_there_was_not_is_left_out_of_scalars_and_null_in_the_file():
+    bare = record(verdict=None, audit=None, proposal_change=None, planned_seconds=None)
+    left_out = set(record().scalars()) - set(bare.scalars())
+    assert {name.split("/")[1] for name in left_out} == {
+        *("guard", "audit", "proposal_change", "planned_seconds"),
+    }
+    told = bare.to_dict()
+    assert [told[name] for name in ("guard", "audit", "proposal_change", "planned_seconds")] == [
+        None
+    ] * 4
+    assert "(2.0 s, 12.5% of the time so far)" in str(bare)
+    assert "audit" not in str(bare)
+    full = json.loads(json.dumps(record().to_dict()))
+    assert full["unguarded"] == {"web": 0.9, "code": 0.1}
+    assert full["guard"]["step"] == 0.75
+    assert full["audit"]["realised"] == {"arc": 0.25, "piqa": 0.5}
+    assert (full["tokens"], full["planned_tokens"], full["num_rounds"]) == (80, 96, 3)
 
 
 def test_records_after_a_step_are_taken_back_and_a_torn_line_with_them(tmp_path):

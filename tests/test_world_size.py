@@ -65,8 +65,10 @@ def test_the_first_influence_agrees_to_rounding(runs):
 
 def test_ranks_hold_the_same_mixtures_and_records_to_the_last_bit(runs):
     _, (first, second), _ = runs
-    for name in ("starts", "mixtures", "influence", "stderr", "num_tokens", "realised", "weights"):
+    names = ("starts", "mixtures", "influence", "stderr", "num_tokens", "realised", "weights")
+    for name in (*names, "audit"):
         assert first[name] == second[name], name
+    assert [audit is not None for audit in first["audit"]] == [False, True, True, True, True]
 
 
 def test_the_mixtures_of_a_whole_run_agree(runs):

@@ -13,6 +13,7 @@ from tiny import make_arguments, make_dataset, make_model, make_targets, make_tr
 from torch import distributed as dist
 
 from tikmix_hf import TikMixCallback
+from tikmix_hf.measurement import Measurement
 from tikmix_hf.mixers.base import Mixer, State
 
 
@@ -24,7 +25,8 @@ def run(folder: Path, batch: int, *, observe: bool = False) -> dict:
         targets=make_targets(),
         at_steps=[1, 5, 9, 13, 17],
         num_rows=8,
-        batch_size=2,
+        measurement=Measurement(batch_size=2),
+        noise_guard=0.0,
         observe=observe,
         progress=False,
     )
@@ -42,6 +44,7 @@ def run(folder: Path, batch: int, *, observe: bool = False) -> dict:
         "stderr": [record.influence.stderr.tolist() for record in callback.updates],
         "num_tokens": [record.influence.num_tokens for record in callback.updates],
         "realised": [record.realised.tolist() for record in callback.updates],
+        "audit": [record.audit and record.audit.to_dict() for record in callback.updates],
         "weights": [value.sum().item() for value in trainer.model.parameters()],
     }
 

@@ -21,14 +21,17 @@ from transformers.trainer_callback import ExportableState
 
 from tikmix_hf import distributed, mixers, trainer_checks
 from tikmix_hf.checkpoint import mark_complete, warn_of_partial_checkpoint
-from tikmix_hf.collate import PackedCollator
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.heldout import Collator, check_targets
+from tikmix_hf.files import write_json
+from tikmix_hf.heldout import check_targets
 from tikmix_hf.layout import BatchLayout
-from tikmix_hf.measurement import Measurement, check_count
+from tikmix_hf.measurement import Measurement, Measurer
 from tikmix_hf.mixers.base import Mixer
+from tikmix_hf.plan import Plan, Wishes
+from tikmix_hf.planning import check_room, plan_run
 from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.update import RECORDS, UpdateRecord, append_record, drop_records_after
 from tikmix_hf.updater import MixtureUpdater
 
@@ -45,21 +48,25 @@ class TikMixCallback(TrainerCallback, ExportableState):
         targets: tokenised validation text by name; the mixture is chosen to lower its loss. Must
             not be the text that results are reported on.
         mixer: a mixer, or the name of one of `mixers.available()` with its default settings.
+        budget: share of the run's tokens that all measurements together may take. What of
+            `every_steps` and `num_rows` is None is chosen for it to hold (`plan.py`).
         every_steps: optimizer steps from one update to the next.
         at_steps: the steps of the updates; replaces `every_steps`.
-        observe: measure and log, but change nothing.
-        preconditioner: stand-in for the inverse Hessian, one of `preconditioners.available()`.
-        damping: of the Adam preconditioners, relative to mean(sqrt(v)).
         num_rows: held-out rows to measure of each domain and of each target, per update.
-        batch_size: rows in a measured batch; None takes the training's.
-        data_collator: collates measured rows; None pads and takes `input_ids` for missing labels.
-        output_dir: folder of `schedule.json` and `influence.jsonl`; None takes the Trainer's.
+        preconditioner: stand-in for the inverse Hessian: one of `preconditioners.available()`, or
+            `preconditioners.load("adam")(damping=0.2)`.
+        measurement: everything else about how rows are measured.
+        noise_guard: standard errors by which the gain of a new mixture must stand out on text that
+            it was not chosen by (`noise_guard.py`); 0 takes every proposal as it is.
+        observe: measure and log, but change nothing.
+        output_dir: folder of `schedule.json`, `influence.jsonl` and `plan.json`; None takes the
+            Trainer's.
         on_error: "keep" goes on with the mixture in force when an update fails; "raise" stops.
         progress: show a bar while measuring, and print a line per update.
-        seed: decides which held-out rows each update reads.
 
     Attributes:
         influence: the last `InfluenceMatrix`, None before the first update.
+        plan: when this run updates and how much it measures, None before training.
         updates: the `UpdateRecord`s of this process.
 
     Raises:
@@ -76,50 +83,46 @@ class TikMixCallback(TrainerCallback, ExportableState):
         *,
         targets: Mapping[str, datasets.Dataset],
         mixer: str | Mixer[Any] = "tikmix_d",
-        every_steps: int = 500,
+        budget: float = 0.01,
+        every_steps: int | None = None,
         at_steps: Sequence[int] | None = None,
+        num_rows: int | None = None,
+        preconditioner: str | Preconditioner = "sign",
+        measurement: Measurement | None = None,
+        noise_guard: float = 1.0,
         observe: bool = False,
-        preconditioner: str = "sign",
-        damping: float = 0.1,
-        num_rows: int = 64,
-        batch_size: int | None = None,
-        data_collator: Collator | None = None,
         output_dir: str | Path | None = None,
         on_error: str = "keep",
         progress: bool = True,
-        seed: int = 0,
     ) -> None:
         _check_dataset(dataset)
         check_targets(targets)
-        check_count("every_steps", every_steps)
-        for step in at_steps or ():
-            check_count("at_steps", step)
-        if at_steps is not None and not at_steps:
-            raise ValueError("`at_steps` must name a step; got none. Leave it out for every_steps.")
         if on_error not in ("keep", "raise"):
             raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
+        if not 0 <= noise_guard < float("inf"):
+            raise ValueError(f"`noise_guard` must be finite and not negative; got {noise_guard}.")
         self.dataset = dataset
         self.mixer = mixers.load(mixer)() if isinstance(mixer, str) else mixer
         if missing := sorted(self.mixer.requires - PROVIDED):
             raise ValueError(f"`mixer` requires signals that are not measured here: {missing}.")
-        self.every_steps, self.observe, self.progress = every_steps, observe, progress
-        self.at_steps = None if at_steps is None else frozenset(at_steps)
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        self.updates: list[UpdateRecord] = []
-        measurement = Measurement(
-            preconditioner=preconditioner,
-            damping=damping,
-            num_rows=num_rows,
-            batch_size=batch_size,
-            collate=data_collator or PackedCollator(),
-            seed=seed,
-            progress=progress,
+        self.wishes = Wishes(
+            budget=budget, every_steps=every_steps, at_steps=at_steps, num_rows=num_rows
         )
+        self.observe, self.progress = observe, progress
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.plan: Plan | None = None
+        self.updates: list[UpdateRecord] = []
         self._updater = MixtureUpdater(
             dataset,
-            targets,
+            Measurer(
+                measurement or Measurement(),
+                dataset.domains,
+                targets,
+                preconditioner=preconditioner,
+                progress=progress,
+            ),
             mixer=self.mixer,
-            measurement=measurement,
+            noise_guard=noise_guard,
             observe=observe,
             raises=on_error == "raise",
         )
@@ -167,12 +170,16 @@ class TikMixCallback(TrainerCallback, ExportableState):
                 self._initial_schedule = self.dataset.schedule
             self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
             self._updater.start()
-            self._check_room(state.max_steps)
+        self.plan = self._make_plan(state)
+        self._updater.take(self.plan)
+        if not (state.global_step or self.observe or isinstance(self.mixer, mixers.load("static"))):
+            check_room(self.dataset, len(self.plan.steps))
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
             drop_records_after(self._folder / RECORDS, state.global_step)
             self.dataset.schedule.save(self._folder / "schedule.json")
+            write_json(self._folder / "plan.json", self.plan.to_dict())
         self._updater.start_clock()
 
     def on_step_end(
@@ -228,35 +235,29 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self._reporters.close(args, state, control)
 
     def _is_due(self, state: TrainerState) -> bool:
-        """Whether this step updates: it is chosen, and samples are left that it could change."""
+        """Whether this step updates: it is planned, and samples are left that it could change."""
+        assert self.plan is not None
         end = self._layout.samples_before(state.max_steps)
         free = self._layout.first_free_sample(state.global_step)
-        return self._is_chosen(state.global_step) and (self.observe or free < end)
+        return self.plan.is_due(state.global_step) and (self.observe or free < end)
 
-    def _is_chosen(self, step: int) -> bool:
-        return step % self.every_steps == 0 if self.at_steps is None else step in self.at_steps
-
-    def _check_room(self, max_steps: int) -> None:
-        """Refuses a dataset whose schedule has no room, or is not this run's to change.
-
-        Raises:
-            ValueError: names `dataset` or `max_updates`.
-        """
-        if self.observe or isinstance(self.mixer, mixers.load("static")):
-            return
-        last = self.dataset.schedule.segments[-1].from_sample
-        if last:
-            raise ValueError(
-                f"`dataset` already changes its mixture up to sample {last}, by a replay or by "
-                "another run, and the mixer would change it too. Make a new "
-                "InterleavedDomainDataset, or pass mixer='static' or observe=True."
-            )
-        needed = sum(map(self._is_chosen, range(1, max_steps + 1)))
-        if needed > self.dataset.max_updates:
-            raise ValueError(
-                f"`max_updates` of the dataset must cover the run's {needed} updates; got "
-                f"{self.dataset.max_updates}. Construct the dataset with a larger one."
-            )
+    def _make_plan(self, state: TrainerState) -> Plan:
+        """Plans the run's measurements, says what they cost, and warns where they cost too much."""
+        plan = plan_run(
+            self.wishes,
+            self.dataset,
+            self._layout,
+            self._updater.measurer.parts() if self._updater.measures else (),
+            max_steps=state.max_steps,
+            observe=self.observe,
+        )
+        logger.info("%s", plan)
+        if state.is_world_process_zero:
+            if plan.warning:
+                logger.warning("%s", plan.warning)
+            if self.progress:
+                tqdm.write(str(plan))
+        return plan
 
     # State: what survives
 

@@ -1,18 +1,20 @@
 """HeldoutBatches: the rows that an update measures, as batches made when they are asked for.
 
 In: tokenised rows of one domain or target. Out: a sequence of collated batches. Update u reads the
-next `num_rows` rows of a keyed permutation, so updates see fresh text until all rows were seen
-once, and every rank can make any batch without talking to the others.
+next rows of a keyed permutation, each of its rounds a piece of them, so updates and rounds see
+fresh text until all rows were seen once, and every rank can make any batch without talking to the
+others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from tikmix_hf.collate import IGNORED
 from tikmix_hf.permutation import RowPermutation, derive_key
@@ -37,14 +39,39 @@ def check_targets(targets: Any) -> None:
         check_rows(rows, f"`targets[{name!r}]`")
 
 
+class Portion(NamedTuple):
+    """Which rows of a part are meant: one round of one update."""
+
+    update: int
+    """How many updates came before."""
+    num_rows: int
+    """Rows an update measures; all of the part if it has fewer."""
+    round: int = 0
+    """How many rounds of this update came before."""
+    num_rounds: int = 1
+    """Rounds an update is planned to have."""
+
+    def served(self, available: int) -> NDArray[np.int64]:
+        """Places in the endless sequence of a part's rows, epoch after epoch.
+
+        Args:
+            available: rows that the part has.
+        """
+        num_rows = min(self.num_rows, available)
+        start, stop = (
+            self.update * num_rows + num_rows * number // self.num_rounds
+            for number in (self.round, self.round + 1)
+        )
+        return np.arange(start, stop, dtype=np.int64)
+
+
 class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):
     """Batches of one domain or target for one update.
 
     Args:
         rows: tokenised rows.
         name: of the domain or target; part of the key of the order.
-        update: how many updates came before.
-        num_rows: rows to measure; all of them if there are fewer.
+        portion: which of them.
         batch_size: rows in a batch.
         collate: turns a list of rows into a batch.
         seed: part of the key of the order.
@@ -55,16 +82,13 @@ class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):
         rows: Dataset,
         name: str,
         *,
-        update: int,
-        num_rows: int,
+        portion: Portion,
         batch_size: int,
         collate: Collator,
         seed: int,
     ) -> None:
         self._rows, self._batch_size, self._collate = rows, batch_size, collate
-        num_rows = min(num_rows, len(rows))
-        served = update * num_rows + np.arange(num_rows, dtype=np.int64)
-        epochs, positions = np.divmod(served, len(rows))
+        epochs, positions = np.divmod(portion.served(len(rows)), len(rows))
         order = RowPermutation(len(rows), key=derive_key(seed, "heldout", name))
         self._order = order.rows(positions, epochs).tolist()
 

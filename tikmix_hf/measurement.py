@@ -1,22 +1,36 @@
-"""Measurement: how much held-out text an update measures, and how.
+"""Measurement: which held-out text an update measures, and how.
 
-In: the live model, domains and targets. Out: the `InfluenceMatrix` of the next held-out rows.
+In: settings, domains and targets; then the live model, update by update. Out: the influence of one
+round of fresh rows, the losses of rows that an earlier update measured, and what an update is worth
+in tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
+import numpy as np
 from torch import nn
 
+from tikmix_hf import distributed
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.domains import Domains
-from tikmix_hf.heldout import Collator, HeldoutBatches
+from tikmix_hf.heldout import Collator, HeldoutBatches, Portion
+from tikmix_hf.plan import Part, check_count
+from tikmix_hf.rows import row_lengths
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+from tikmix_hf.signals.losses import mean_losses
+from tikmix_hf.signals.preconditioners import Preconditioner
+from tikmix_hf.signals.selection import ALL, check_selection
+
+# Shape letters: J targets, R rounds.
+
+# A round needs two microbatches of every part, or there is no standard error.
+_LEAST_ROWS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,67 +41,161 @@ class Measurement:
         ValueError: names the setting, its value and the mend.
     """
 
-    preconditioner: str = "sign"
-    """Stand-in for the inverse Hessian, one of `preconditioners.available()`."""
-    damping: float = 0.1
-    """Of the Adam preconditioners, relative to mean(sqrt(v))."""
-    num_rows: int = 64
-    """Held-out rows of each domain and of each target."""
+    num_rounds: int = 4
+    """Rounds of fresh rows that an update's rows are measured in, at most; 1 measures all rows at
+    once, without noise guard. Fewer where a part has less than two rows for each."""
+    tolerance: float = 0.02
+    """Share of tokens that one more round may move for the rounds after it to be saved; 0 saves
+    none."""
+    audit: bool = True
+    """Whether to check at each update what the last one predicted, on the same rows."""
+    parameters: str = ALL
+    """Which parameters gradients are taken by: "all", "lm_head", "last N blocks", or a regular
+    expression for their names."""
+    offload: bool = False
+    """Whether the held gradients wait in CPU memory."""
     batch_size: int | None = None
-    """Rows in a batch; None takes the training's."""
-    collate: Collator = field(default_factory=PackedCollator)
-    """Collates measured rows."""
+    """Rows in a batch; None takes the training's, or fewer, so that every process has two batches
+    of each part and round where there are rows enough."""
+    data_collator: Collator = field(default_factory=PackedCollator)
+    """Collates measured rows; labels that it leaves out are the tokens."""
     seed: int = 0
     """Decides which held-out rows each update reads."""
-    progress: bool = False
-    """Whether to show a bar."""
 
     def __post_init__(self) -> None:
-        preconditioners.load(self.preconditioner)
-        check_count("num_rows", self.num_rows)
+        check_count("num_rounds", self.num_rounds)
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size)
-        if not 0 <= self.damping < float("inf"):
-            raise ValueError(f"`damping` must be finite and not negative; got {self.damping}.")
+        if not 0 <= self.tolerance <= 1:
+            raise ValueError(
+                "`tolerance` must be a share of tokens in [0, 1]; got "
+                f"{self.tolerance!r}. 0 measures every round."
+            )
+        check_selection(self.parameters)
 
-    def measure(
+
+class Measurer:
+    """Reads held-out rows of domains and targets with the live model.
+
+    Args:
+        settings: how.
+        domains: whose held-out rows are measured.
+        targets: tokenised rows by name.
+        preconditioner: stand-in for the inverse Hessian, by name or with settings.
+        progress: show a bar.
+
+    Attributes:
+        num_rows: rows of each part an update measures; to be set before the first.
+        per_device: rows in a batch of the training; to be set before the first update.
+    """
+
+    def __init__(
         self,
-        model: nn.Module,
-        optimizer: Any,
+        settings: Measurement,
         domains: Domains,
         targets: Mapping[str, datasets.Dataset],
         *,
-        update: int,
-        batch_size: int,
-    ) -> InfluenceMatrix:
-        """Measures the rows of one update; the same on every rank.
+        preconditioner: str | Preconditioner,
+        progress: bool,
+    ) -> None:
+        self.settings, self.progress = settings, progress
+        self.domains = {domain.name: domain.heldout for domain in domains}
+        self.targets = dict(targets)
+        if isinstance(preconditioner, str):
+            preconditioner = preconditioners.load(preconditioner)()
+        self.preconditioner = preconditioner
+        self.num_rows = self.per_device = 1
+        self._engine: GroupInfluence | None = None
+
+    def parts(self) -> tuple[Part, ...]:
+        """What measuring the K domains and J targets costs."""
+        sides = ((self.domains, False), (self.targets, self.settings.audit))
+        return tuple(
+            Part(
+                num_rows=len(rows),
+                tokens_per_row=float(row_lengths(rows).mean()),
+                is_audited=is_audited,
+            )
+            for parts, is_audited in sides
+            for rows in parts.values()
+        )
+
+    def portions(self, update: int) -> tuple[Portion, ...]:
+        """The rounds of an update, which has that many others before it."""
+        parts = (*self.domains.values(), *self.targets.values())
+        fewest = min(self.num_rows, *map(len, parts))
+        num_rounds = min(self.settings.num_rounds, max(1, fewest // _LEAST_ROWS))
+        return tuple(
+            Portion(update, self.num_rows, number, num_rounds) for number in range(num_rounds)
+        )
+
+    def measure(self, model: nn.Module, optimizer: Any, portion: Portion) -> InfluenceMatrix:
+        """Measures one round; the same on every rank.
+
+        The preconditioner is fitted in the first round of every `refresh_updates`-th update, and in
+        this process's first round.
 
         Args:
             model: the live model, left as it was.
             optimizer: the live optimizer.
-            domains: whose held-out rows are measured.
-            targets: tokenised rows by name.
-            update: how many updates came before.
-            batch_size: rows in a batch where the settings name none.
+            portion: the round.
         """
-        settings: dict[str, Any] = {
-            "update": update,
-            "num_rows": self.num_rows,
-            "batch_size": self.batch_size or batch_size,
-            "collate": self.collate,
-            "seed": self.seed,
-        }
-        influence = GroupInfluence(
-            model, preconditioner=self.preconditioner, optimizer=optimizer, damping=self.damping
-        )
-        return influence.measure(
-            {d.name: HeldoutBatches(d.heldout, d.name, **settings) for d in domains},
-            {name: HeldoutBatches(rows, name, **settings) for name, rows in targets.items()},
+        refresh = self.preconditioner.refresh_updates
+        if self._engine is None:
+            self._engine = GroupInfluence(
+                model,
+                preconditioner=self.preconditioner,
+                optimizer=optimizer,
+                parameters=self.settings.parameters,
+                offload=self.settings.offload,
+            )
+        return self._engine.measure(
+            self._batches(self.domains, portion),
+            self._batches(self.targets, portion),
+            refit=portion.round == 0 and portion.update % refresh == 0,
             progress=self.progress,
         )
 
+    def release(self) -> None:
+        """Drops a fit that serves one update alone, and its memory."""
+        if self.preconditioner.refresh_updates == 1:
+            self.forget()
 
-def check_count(argument: str, value: Any) -> None:
-    """Refuses what is no whole number from 1 on (ValueError)."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{argument}` must be whole and at least 1; got {value!r}.")
+    def forget(self) -> None:
+        """Drops what was fitted, and with it the model."""
+        self._engine = None
+
+    def target_losses(
+        self, model: nn.Module, portions: Sequence[Portion]
+    ) -> tuple[np.ndarray, int]:
+        """Reads the targets' rows of some rounds once more, forward.
+
+        Returns:
+            (R, J) mean loss per token, and the tokens read by all ranks.
+        """
+        rounds = [mean_losses(model, self._batches(self.targets, portion)) for portion in portions]
+        return np.stack([losses.means for losses in rounds]), sum(r.num_tokens for r in rounds)
+
+    def identity(self) -> dict[str, Any]:
+        """Which rows and batches an update reads, beside what its portions say."""
+        return {"seed": self.settings.seed, "batch_size": self.settings.batch_size}
+
+    def _batches(
+        self, parts: Mapping[str, datasets.Dataset], portion: Portion
+    ) -> dict[str, HeldoutBatches]:
+        return {
+            name: HeldoutBatches(
+                rows,
+                name,
+                portion=portion,
+                batch_size=self._batch_size(len(portion.served(len(rows)))),
+                collate=self.settings.data_collator,
+                seed=self.settings.seed,
+            )
+            for name, rows in parts.items()
+        }
+
+    def _batch_size(self, num_rows: int) -> int:
+        if self.settings.batch_size is not None:
+            return self.settings.batch_size
+        return min(self.per_device, max(1, num_rows // (2 * distributed.world_size())))

@@ -24,6 +24,7 @@ read forward, a third of that work.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,11 @@ class Plan:
             f"{agreement} to agree."
         )
 
+    def is_due(self, step: int) -> bool:
+        """Whether an update is planned at the end of a step."""
+        place = bisect_left(self.steps, step)
+        return self.steps[place : place + 1] == (step,)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
         return {
@@ -132,6 +138,41 @@ class Plan:
             f"of {len(self.run.parts)} domains and targets, {self.tokens_per_update:,.0f} tokens "
             f"an update: {self.share:.2%} of the run's tokens{limit}"
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What the user says about cost and times.
+
+    Raises:
+        ValueError: names the argument, its value and the mend.
+    """
+
+    budget: float = 0.01
+    """Share of the run's tokens that all measurements together may take."""
+    every_steps: int | None = None
+    """Optimizer steps from one update to the next; None leaves them to the plan."""
+    at_steps: Sequence[int] | None = None
+    """The steps of the updates; replaces `every_steps`."""
+    num_rows: int | None = None
+    """Rows of each part that an update measures; None leaves them to the plan."""
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget)
+        for argument in ("every_steps", "num_rows"):
+            if getattr(self, argument) is not None:
+                check_count(argument, getattr(self, argument))
+        if self.at_steps is not None and not self.at_steps:
+            raise ValueError("`at_steps` must name a step; got none. Leave it out for every_steps.")
+        for step in self.at_steps or ():
+            check_count("at_steps", step)
+
+    def plan(self, run: RunSize) -> Plan:
+        """Returns the plan of a run."""
+        steps = self.at_steps
+        if steps is None and self.every_steps is not None:
+            steps = range(self.every_steps, run.last_step + 1, self.every_steps)
+        return make_plan(run, budget=self.budget, steps=steps, num_rows=self.num_rows)
 
 
 def make_plan(
@@ -184,11 +225,17 @@ def make_plan(
 
 def check_budget(budget: float) -> None:
     """Refuses what is no share (ValueError)."""
-    if not 0 < budget <= 1:
+    if not (isinstance(budget, (int, float)) and 0 < budget <= 1):
         raise ValueError(
             f"`budget` must be a share of the run's tokens in (0, 1]; got {budget!r}. 0.01 lets "
             "all measurements together read one token for every hundred trained on."
         )
+
+
+def check_count(argument: str, value: Any) -> None:
+    """Refuses what is no whole number from 1 on (ValueError)."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{argument}` must be whole and at least 1; got {value!r}.")
 
 
 def _spread(num_updates: int, run: RunSize) -> tuple[int, ...]:

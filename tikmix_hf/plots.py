@@ -1,18 +1,18 @@
 """Pictures of a run: its mixtures over time, its influence matrices, its target losses.
 
 In: plain numbers and names, as reports and schedules hold them. Out: an image file, its kind taken
-from the suffix of `path`, and the figure that was drawn. The only room that knows matplotlib; it is
-imported when the first picture is drawn, and its global drawing state is left alone.
+from the suffix of `path`, and the figure that was drawn.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tikmix_hf.figures import PALETTE, StrPath, colour, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,18 +20,13 @@ if TYPE_CHECKING:
 
 # J targets, K domains, S segments of a schedule, R runs.
 
-# Okabe and Ito (2008), "Color Universal Design": told apart with every common colour blindness.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#555555")
-# Domains beyond eight take the palette again, paler: these are the colour's own parts in the blend.
-STRENGTHS = (1.0, 0.6, 0.35, 0.8)
 MARKERS = "osD^vPX*"
+SIDES = ("predicted", "realised")
 MAX_HEAT_MAPS = 8
 # More cells than these leave no room for a legible number in each.
 MAX_NUMBERED_CELLS = 80
 # Height of a line of labels; what title and axis take of a figure's height.
 LABEL_INCHES, MARGIN_INCHES = 0.17, 0.9
-DPI = 150
-StrPath = str | os.PathLike[str]
 
 
 def plot_mixture(
@@ -68,14 +63,14 @@ def plot_mixture(
             f"got {list(from_samples)}."
         )
     height = max(4.0, 1.0 + 0.24 * len(names))
-    figure = _new_figure(width=9.0, height=height)
+    figure = new_figure(width=9.0, height=height)
     axes = figure.add_subplot()
     # "post" steps hold a value up to the next edge, so the last edge repeats the last mixture.
     tops = np.cumsum(mixtures_SK[[*range(len(from_samples)), -1]], axis=1)
     for k, name in enumerate(names):
         low = tops[:, k - 1] if k else 0.0
         axes.fill_between(
-            edges, low, tops[:, k], step="post", color=_colour(k), label=name, linewidth=0
+            edges, low, tops[:, k], step="post", color=colour(k), label=name, linewidth=0
         )
         axes.step(edges, tops[:, k], where="post", color="white", linewidth=0.6)
     for sample in from_samples[1:]:
@@ -85,7 +80,7 @@ def plot_mixture(
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     axes.set_title(f"Updates of the mixture: {len(from_samples) - 1}", loc="left")
-    _save(figure, path)
+    save(figure, path)
     return figure
 
 
@@ -115,7 +110,7 @@ def plot_influence(records: Sequence[Mapping[str, Any]], path: StrPath) -> Figur
     down = -(-len(shown) // max(1, int(14 / panel_width)))
     across = -(-len(shown) // down)
     height = 1.8 + down * panel_height
-    figure = _new_figure(width=3.2 + across * panel_width, height=height)
+    figure = new_figure(width=3.2 + across * panel_width, height=height)
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for i, (record, values_JK) in enumerate(zip(shown, scaled, strict=True)):
         _heat_map(grid[i], record, values_JK)
@@ -129,7 +124,7 @@ def plot_influence(records: Sequence[Mapping[str, Any]], path: StrPath) -> Figur
     bar = figure.colorbar(grid[0].images[0], ax=grid, shrink=shrink, anchor=(0, 1), pad=0.02)
     reference = "that of the mixture" if all(r.get("mixture") for r in shown) else "the row's mean"
     bar.set_label(f"influence less {reference}\n(largest of each target = 1)")
-    _save(figure, path)
+    save(figure, path)
     return figure
 
 
@@ -156,7 +151,7 @@ def plot_target_losses(losses: Mapping[str, Mapping[str, float]], path: StrPath)
             )
     values_RJ = np.array([[losses[run][target] for target in targets] for run in losses])
     values_RJ = np.column_stack([values_RJ, values_RJ.mean(axis=1)])
-    figure = _new_figure(width=9.0 if others else 5.5, height=1.5 + 0.32 * values_RJ.shape[1])
+    figure = new_figure(width=9.0 if others else 5.5, height=1.5 + 0.32 * values_RJ.shape[1])
     levels, *rest = figure.subplots(1, 2 if others else 1, sharey=True, squeeze=False).ravel()
     _dots(levels, values_RJ, list(losses), start=0)
     levels.set_yticks(range(len(targets) + 1), [*targets, "mean"])
@@ -167,8 +162,50 @@ def plot_target_losses(losses: Mapping[str, Mapping[str, float]], path: StrPath)
         differences.axvline(0, color=PALETTE[0], linewidth=1)
         differences.set_xlabel(f"loss less that of {first} (left is better)")
     figure.legend(*levels.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-    _save(figure, path)
+    save(figure, path)
     return figure
+
+
+def plot_audit(records: Sequence[Mapping[str, Any]], path: StrPath) -> Figure:
+    """Draw the fall of each target's loss that updates predicted against the one that came.
+
+    Args:
+        records: Lines of `influence.jsonl`; those with an "audit" of two or more targets are drawn,
+            both sides standardised over targets within each, the later the darker.
+        path: Image file to write.
+
+    Raises:
+        ValueError: If no record can be drawn.
+        ImportError: If matplotlib is missing.
+    """
+    audits = [record["audit"] for record in records if record.get("audit")]
+    pairs_NJ = [[_standardised(audit[side].values()) for side in SIDES] for audit in audits]
+    pairs_NJ = [pair for pair in pairs_NJ if all(side.any() for side in pair)]
+    if not pairs_NJ:
+        raise ValueError("`records` must hold an audit of two or more targets; got none.")
+    figure = new_figure(width=4.5, height=4.5)
+    axes = figure.add_subplot()
+    axes.axline((0, 0), slope=1, color="0.8", zorder=0)
+    for shade, (predicted_J, realised_J) in zip(
+        np.linspace(0.3, 1.0, len(pairs_NJ)), pairs_NJ, strict=True
+    ):
+        axes.plot(predicted_J, realised_J, "o", color=PALETTE[0], alpha=shade, markeredgewidth=0)
+    correlation = np.mean(
+        [(predicted_J * realised_J).mean() for predicted_J, realised_J in pairs_NJ]
+    )
+    axes.set(xlabel="predicted fall of the loss, standardised", ylabel="realised, standardised")
+    axes.set_title(
+        f"Audit of targets: r = {correlation:.2f}, intervals: {len(pairs_NJ)}", loc="left"
+    )
+    save(figure, path)
+    return figure
+
+
+def _standardised(values: Iterable[float]) -> NDArray[np.float64]:
+    """(J,) with mean 0 and population standard deviation 1; zeros where all agree."""
+    centred_J = np.array(list(values), np.float64)
+    spread = 0.0 if np.ptp(centred_J) == 0 else centred_J.std()
+    return (centred_J - centred_J.mean()) / spread if spread else np.zeros_like(centred_J)
 
 
 def _heat_map(axes: Axes, record: Mapping[str, Any], values_JK: NDArray[np.float64]) -> None:
@@ -217,7 +254,7 @@ def _dots(axes: Axes, values_RJ: NDArray[np.float64], runs: list[str], *, start:
     axes.axhline(rows[-1] - 0.5, color="0.6", linewidth=0.8)
     for r, run in enumerate(runs[start:], start):
         marker = MARKERS[r % len(MARKERS)]
-        axes.plot(values_RJ[r], rows, marker, color=_colour(r), label=run, markersize=7)
+        axes.plot(values_RJ[r], rows, marker, color=colour(r), label=run, markersize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.9")
     axes.locator_params(axis="x", nbins=5)
@@ -249,31 +286,8 @@ def _label_shares(
             fontsize=8,
             arrowprops={
                 "arrowstyle": "-",
-                "color": _colour(k),
+                "color": colour(k),
                 "linewidth": 1.5,
                 "relpos": (0, 0.5),
             },
         )
-
-
-def _colour(k: int) -> tuple[float, float, float]:
-    """Colour of the k-th domain or run: the palette, then the palette blended with white."""
-    digits = PALETTE[k % len(PALETTE)]
-    strength = STRENGTHS[k // len(PALETTE) % len(STRENGTHS)]
-    red, green, blue = (1 - strength * (1 - int(digits[i : i + 2], 16) / 255) for i in (1, 3, 5))
-    return red, green, blue
-
-
-def _new_figure(*, width: float, height: float) -> Figure:
-    """Make an empty figure, `width` by `height` inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install tikmix-hf[recipes]", name="matplotlib"
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Figure, path: StrPath) -> None:
-    figure.savefig(path, dpi=DPI)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tikmix_hf.audit import Comparison
 from tikmix_hf.files import write_text
 from tikmix_hf.mixture import total_variation
+from tikmix_hf.noise_guard import Verdict
 from tikmix_hf.signals.influence import InfluenceMatrix
 
 # Shape letters: K domains.
@@ -33,21 +35,37 @@ class UpdateRecord:
     mixture: NDArray[np.float64]
     """(K,) the last mixture announced before this update."""
     proposed: NDArray[np.float64]
-    """(K,) the mixer's answer; `mixture` itself where it had none."""
+    """(K,) what follows from the measurement; `mixture` itself where nothing does."""
+    unguarded: NDArray[np.float64]
+    """(K,) the mixer's own answer, before the noise guard."""
+    verdict: Verdict | None
+    """The noise guard's; None where it had nothing to judge."""
     from_sample: int | None
     """First sample under the new mixture; None where nothing changes."""
     notes: tuple[str, ...]
     """What the mixer or the callback has to say, in words."""
     influence: InfluenceMatrix | None
-    """The measurement; None where it failed."""
+    """The measurement, the mean of its rounds; None where it failed."""
+    num_rounds: int
+    """Rounds that were measured."""
+    proposal_change: float | None
+    """Share of tokens that the last round moved in the proposal; None with fewer than two."""
+    audit: Comparison | None
+    """What the last update predicted against what came; None where there is nothing to check."""
     requested: NDArray[np.float64]
     """(K,) tokens that the mixtures in force asked for since the last update."""
     realised: NDArray[np.int64]
     """(K,) tokens that training read since the last update."""
     epochs: NDArray[np.float64]
     """(K,) how often the domain's rows were gone through since the run began."""
+    num_tokens: int
+    """Tokens that this update measured; one that was only read forward counts a third."""
+    planned_tokens: int
+    """Tokens that the plan gives an update, if no round is saved."""
     seconds: float
     """Wall time of this update; logged, never decided upon."""
+    planned_seconds: float | None
+    """Time that training took for as many tokens as planned; None before it read any."""
     time_share: float
     """All updates' share of the wall time since training began in this process."""
     token_share: float
@@ -66,13 +84,21 @@ class UpdateRecord:
             "mixture": self._named(self.mixture),
             "proposed": self._named(self.proposed),
             "change": self.change,
+            "unguarded": self._named(self.unguarded),
+            "guard": None if self.verdict is None else self.verdict.to_dict(),
             "notes": list(self.notes),
+            "num_rounds": self.num_rounds,
+            "proposal_change": self.proposal_change,
             "requested_tokens": self._named(self.requested),
             "realised_tokens": self._named(self.realised),
             "epochs": self._named(self.epochs),
+            "tokens": self.num_tokens,
+            "planned_tokens": self.planned_tokens,
             "seconds": self.seconds,
+            "planned_seconds": self.planned_seconds,
             "time_share": self.time_share,
             "token_share": self.token_share,
+            "audit": None if self.audit is None else self.audit.to_dict(),
             "influence": None if self.influence is None else self.influence.to_dict(),
         }
 
@@ -91,25 +117,47 @@ class UpdateRecord:
             for table, values_K in tables.items()
             for name, value in zip(self.domains, values_K, strict=True)
         }
-        for name in ("change", "seconds", "time_share", "token_share"):
-            scalars[f"tikmix/{name}"] = float(getattr(self, name))
-        if self.influence is not None:
-            for target, row, loss in zip(
-                self.influence.targets,
-                self.influence.values,
-                self.influence.target_losses,
-                strict=True,
-            ):
-                scalars[f"tikmix/target_loss/{target}"] = float(loss)
-                for domain, value in zip(self.influence.domains, row, strict=True):
-                    scalars[f"tikmix/influence/{target}/{domain}"] = float(value)
+        numbers = {
+            "change": self.change,
+            "rounds": self.num_rounds,
+            "proposal_change": self.proposal_change,
+            "tokens": self.num_tokens,
+            "planned_tokens": self.planned_tokens,
+            "seconds": self.seconds,
+            "planned_seconds": self.planned_seconds,
+            "time_share": self.time_share,
+            "token_share": self.token_share,
+        }
+        if self.verdict is not None:
+            numbers |= {f"guard/{name}": v for name, v in self.verdict.to_dict().items()}
+        if self.audit is not None:
+            numbers |= {f"audit/{name}": value for name, value in self.audit.scalars().items()}
+        scalars |= {f"tikmix/{name}": float(v) for name, v in numbers.items() if v is not None}
+        return scalars | self._influence_scalars()
+
+    def _influence_scalars(self) -> dict[str, float]:
+        """What was measured; nothing where it failed."""
+        scalars: dict[str, float] = {}
+        if self.influence is None:
+            return scalars
+        for target, row, loss in zip(
+            self.influence.targets,
+            self.influence.values,
+            self.influence.target_losses,
+            strict=True,
+        ):
+            scalars[f"tikmix/target_loss/{target}"] = float(loss)
+            for domain, value in zip(self.influence.domains, row, strict=True):
+                scalars[f"tikmix/influence/{target}/{domain}"] = float(value)
         return scalars
 
     def __str__(self) -> str:
         """The update in one line: when, what changed most, why, and what it cost."""
         head = f"[tikmix] step {self.step}"
-        cost = f"{self.seconds:.1f} s, {self.time_share:.1%} of the time so far"
-        notes = "".join(f"; {note}" for note in self.notes)
+        planned = "" if self.planned_seconds is None else f"{self.planned_seconds:.1f} planned, "
+        cost = f"{self.seconds:.1f} s, {planned}{self.time_share:.1%} of the time so far"
+        audit = None if self.audit is None else self.audit.note
+        notes = "".join(f"; {note}" for note in (*self.notes, audit) if note)
         if self.from_sample is None:
             return f"{head}: mixture kept{notes} ({cost})"
         order = np.argsort(-np.abs(self.proposed - self.mixture), kind="stable")

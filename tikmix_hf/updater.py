@@ -1,30 +1,34 @@
 """MixtureUpdater: one update of the mixture, and the account of all of them.
 
 In: the live model at an optimizer step. Out: an `UpdateRecord`, and a change of mixture that the
-dataset obeys from a stated sample on: influence is measured, the mixer steps on rank 0, its answer
-is checked, broadcast and announced. What fails on the way leaves the mixture in force.
+dataset obeys from a stated sample on. The last update's prediction is audited, influence is
+measured in rounds, the mixer and the noise guard decide on rank 0, their answer is checked,
+broadcast and announced. What fails on the way leaves the mixture in force.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from tikmix_hf import distributed
+from tikmix_hf.auditor import Auditor
 from tikmix_hf.checkpoint import check_same, seal, unseal
+from tikmix_hf.clock import Clock
 from tikmix_hf.dataset import InterleavedDomainDataset
+from tikmix_hf.decision import Decision, decide, with_influence, would_propose
 from tikmix_hf.layout import BatchLayout
-from tikmix_hf.measurement import Measurement
+from tikmix_hf.measurement import Measurer
 from tikmix_hf.mixers.base import Mixer, Signals
-from tikmix_hf.mixture import as_mixture
+from tikmix_hf.plan import Plan
+from tikmix_hf.rounds import Rounds, measure_in_rounds
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.update import UpdateRecord
@@ -43,32 +47,36 @@ class MixtureUpdater:
 
     Args:
         dataset: what training reads.
-        targets: tokenised rows by name.
+        measurer: reads held-out rows of its domains and of the targets.
         mixer: turns signals into a mixture.
-        measurement: how influence is measured.
+        noise_guard: standard errors by which a proposal's gain must stand out; 0 is no guard.
         observe: measure and propose, but change nothing.
         raises: whether a failed update raises; otherwise it keeps the mixture.
 
     Attributes:
         influence: the last `InfluenceMatrix`, None before the first.
         layout: how the run cuts samples into batches; to be set before the first update.
+        plan: of the run's measurements; to be set before the first update, as is `layout`.
     """
 
     def __init__(
         self,
         dataset: InterleavedDomainDataset,
-        targets: Mapping[str, datasets.Dataset],
+        measurer: Measurer,
         *,
         mixer: Mixer[Any],
-        measurement: Measurement,
+        noise_guard: float,
         observe: bool,
         raises: bool,
     ) -> None:
-        self.dataset, self.targets = dataset, dict(targets)
-        self.mixer, self.measurement = mixer, measurement
+        self.dataset, self.measurer = dataset, measurer
+        self.mixer, self.noise_guard = mixer, noise_guard
         self.observe, self.raises = observe, raises
+        self.measures = observe or bool(mixer.requires)
         self.influence: InfluenceMatrix | None = None
         self.layout: BatchLayout | None = None
+        self._plan: Plan | None = None
+        self._auditor = Auditor(measurer)
         self._data_identity = {"seed": dataset.seed, "domains": dataset.domains.fingerprint()}
         self.start()
 
@@ -79,101 +87,169 @@ class MixtureUpdater:
         self._last_step = 0
         self._measured_tokens = 0
         self._trained_tokens = 0
+        self._auditor.start()
         self.start_clock()
 
     def start_clock(self) -> None:
         """Takes this moment for the beginning of training in this process."""
-        self._began, self._measured_seconds = time.perf_counter(), 0.0
+        self._clock = Clock(self._trained_tokens)
+        self.measurer.forget()
+
+    def take(self, plan: Plan) -> None:
+        """Measures by a plan from now on."""
+        assert self.layout is not None
+        self._plan = plan
+        self.measurer.num_rows, self.measurer.per_device = plan.num_rows, self.layout.per_device
 
     def update(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord:
-        """Measures, steps the mixer and announces its mixture."""
-        assert self.layout is not None
-        started = time.perf_counter()
+        """Audits, measures, steps the mixer and announces its mixture."""
+        interval = self._close_interval(step)
         mixture_K = self.dataset.schedule.segments[-1].mixture
-        proposed_K, notes, from_sample, matrix = mixture_K, (), None, None
+        audit = rounds = None
+        decision = Decision(mixture_K, mixture_K, self._mixer_state, (), None)
+        notes: list[str] = []
+        with self._forgiving(step, "audit failed", notes):
+            audit = self._auditor.settle(model, interval.realised)
+        with self._forgiving(step, "update failed, mixture kept", notes):
+            rounds = self._measure(step, mixture_K, model, optimizer)
+            decision = self._decide(step, mixture_K, rounds)
+        self._mixer_state = decision.state
+        notes[:0] = decision.notes
+        if self.observe:
+            notes.append("observed only")
+        from_sample = self._announce(step, mixture_K, decision, notes)
+        in_force_K = self.dataset.schedule.segments[-1].mixture  # normalised once more
+        matrix = None if rounds is None else rounds.matrix
+        self.influence = matrix or self.influence
+        self._auditor.predict(step, self._num_updates, rounds)
+        self._num_updates += 1
+        num_tokens = self._auditor.num_tokens + (0 if matrix is None else matrix.num_tokens)
+        self._measured_tokens += num_tokens
+        return self._record(
+            step,
+            interval,
+            mixture=mixture_K,
+            proposed=decision.mixture if from_sample is None else in_force_K,
+            unguarded=decision.proposal,
+            verdict=decision.verdict,
+            notes=tuple(notes),
+            from_sample=from_sample,
+            influence=matrix,
+            num_rounds=0 if rounds is None else len(rounds.each),
+            proposal_change=None if rounds is None else rounds.change,
+            audit=audit,
+            num_tokens=num_tokens,
+        )
+
+    @contextmanager
+    def _forgiving(self, step: int, what: str, notes: list[str]) -> Iterator[None]:
+        """Notes a failure and goes on, unless the user wants it raised."""
         try:
-            if self.observe or self.mixer.requires:
-                matrix = self.measurement.measure(
-                    model,
-                    optimizer,
-                    self.dataset.domains,
-                    self.targets,
-                    update=self._num_updates,
-                    batch_size=self.layout.per_device,
-                )
-            proposed_K, notes = self._step_mixer(step, mixture_K, matrix)
+            yield
         except FAILURES as err:
             if self.raises:
                 raise
-            notes = (f"update failed, mixture kept: {err}",)
-            logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[0])
-        if self.observe:
-            notes = (*notes, "observed only")
-        elif not np.array_equal(proposed_K, mixture_K):
+            notes.append(f"{what}: {err}")
+            logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[-1])
+
+    def _measure(
+        self, step: int, mixture_K: NDArray[np.float64], model: nn.Module, optimizer: Any
+    ) -> Rounds | None:
+        """Measures rounds until the proposal stays, if the mixer or the user asks for any."""
+        if not self.measures:
+            return None
+        portions = self.measurer.portions(self._num_updates)
+
+        def follows(matrix: InfluenceMatrix) -> NDArray[np.float64] | None:
+            if "influence" not in self.mixer.requires:
+                return None
+            signals = with_influence(self._signals(step, mixture_K), matrix)
+            return distributed.solve_on_rank_0(
+                lambda: would_propose(self.mixer, self._mixer_state, signals), (ValueError,)
+            )
+
+        rounds = measure_in_rounds(
+            lambda number: self.measurer.measure(model, optimizer, portions[number]),
+            follows,
+            num_rounds=len(portions),
+            tolerance=self.measurer.settings.tolerance,
+        )
+        self.measurer.release()
+        return rounds
+
+    def _decide(self, step: int, mixture_K: NDArray[np.float64], rounds: Rounds | None) -> Decision:
+        """Steps the mixer on rank 0; every rank gets its answer, or its error."""
+        signals = self._signals(step, mixture_K)
+        if rounds is not None:
+            signals = with_influence(signals, rounds.matrix)
+        return distributed.solve_on_rank_0(
+            lambda: decide(
+                self.mixer,
+                self._mixer_state,
+                signals,
+                () if rounds is None else rounds.each,
+                num_errors=self.noise_guard,
+            ),
+            (ValueError,),
+        )
+
+    def _signals(self, step: int, mixture_K: NDArray[np.float64]) -> Signals:
+        return Signals(
+            step=step,
+            domains=self.dataset.domains.names,
+            targets=tuple(self.measurer.targets),
+            mixture=mixture_K,
+        )
+
+    def _announce(
+        self,
+        step: int,
+        mixture_K: NDArray[np.float64],
+        decision: Decision,
+        notes: Sequence[str],
+    ) -> int | None:
+        """Tells the dataset; returns the first sample under a new mixture, None for no change."""
+        assert self.layout is not None
+        from_sample = None
+        if not self.observe and not np.array_equal(decision.mixture, mixture_K):
             # After a resume with fewer workers, a change announced before may lie farther ahead.
             announced = self.dataset.schedule.segments[-1].from_sample
             from_sample = self.layout.first_free_sample(step, after=announced)
             about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
-            self.dataset.set_mixture(proposed_K, from_sample, update=about)
+            self.dataset.set_mixture(decision.mixture, from_sample, update=about)
         last = self.dataset.schedule.segments[-1]
         distributed.check_identical(
             f"the mixture at step {step}", repr((last.from_sample, last.mixture.tolist())).encode()
         )
-        self.influence = matrix or self.influence
-        self._num_updates += 1
-        self._measured_tokens += 0 if matrix is None else matrix.num_tokens
-        return self._record(
-            step,
-            started,
-            mixture=mixture_K,
-            proposed=proposed_K,
-            notes=notes,
-            from_sample=from_sample,
-            influence=matrix,
-        )
+        return from_sample
 
-    def _step_mixer(
-        self, step: int, mixture_K: NDArray[np.float64], matrix: InfluenceMatrix | None
-    ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-        """Steps the mixer on rank 0; every rank gets its answer, or its error."""
-        names = self.dataset.domains.names
-        signals = Signals(
-            step=step,
-            domains=names,
-            targets=tuple(self.targets),
-            mixture=mixture_K,
-            influence=None if matrix is None else matrix.values,
-            stderr=None if matrix is None else matrix.stderr,
-        )
-
-        def solve() -> tuple[NDArray[np.float64], Any]:
-            proposed_K, mixer_state = self.mixer.step(self._mixer_state, signals)
-            if not np.array_equal(proposed_K, mixture_K):  # what is in force keeps its bits
-                proposed_K = as_mixture(proposed_K, names, argument="the mixer's mixture")
-            return proposed_K, mixer_state
-
-        proposed_K, self._mixer_state = distributed.solve_on_rank_0(solve, (ValueError,))
-        return proposed_K, tuple(self._mixer_state.notes)
-
-    def _record(self, step: int, started: float, **decided: Any) -> UpdateRecord:
-        """Adds what was trained since the last update, and what this one cost."""
+    def _close_interval(self, step: int) -> _Interval:
+        """Counts what was trained on since the last update."""
         assert self.layout is not None
         first, last = map(self.layout.samples_before, (self._last_step, step))
         realised_K = self.dataset.tokens_between(first, last)
-        requested_K = self.dataset.schedule.mean_between(first, last) * realised_K.sum()
         self._trained_tokens += int(realised_K.sum())
         self._last_step = step
-        now = time.perf_counter()
-        self._measured_seconds += now - started
+        self._clock.begin_update(self._trained_tokens)
+        return _Interval(
+            requested=self.dataset.schedule.mean_between(first, last) * realised_K.sum(),
+            realised=realised_K,
+            epochs=np.array(list(self.dataset.epochs_used(last).values())),
+        )
+
+    def _record(self, step: int, interval: _Interval, **decided: Any) -> UpdateRecord:
+        """Adds what was trained since the last update, and what this one cost."""
+        assert self._plan is not None
+        seconds = self._clock.end_update()
         return UpdateRecord(
             step=step,
             domains=self.dataset.domains.names,
-            requested=requested_K,
-            realised=realised_K,
-            epochs=np.array(list(self.dataset.epochs_used(last).values())),
-            seconds=now - started,
-            time_share=self._measured_seconds / (now - self._began),
+            seconds=seconds,
+            planned_tokens=round(self._plan.tokens_per_update),
+            planned_seconds=self._clock.planned(self._plan.tokens_per_update),
+            time_share=self._clock.time_share,
             token_share=self._measured_tokens / max(self._trained_tokens, 1),
+            **interval._asdict(),
             **decided,
         )
 
@@ -185,6 +261,7 @@ class MixtureUpdater:
             "layout": None if self.layout is None else self.layout.identity(),
             "mixer": {"settings": self.mixer.describe(), "state": self._mixer_state._asdict()},
             "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "audit": self._auditor.state(),
         }
         return seal(content)
 
@@ -212,3 +289,12 @@ class MixtureUpdater:
             )
         for name in _COUNTERS:
             setattr(self, name, content["counters"][name])
+        self._auditor.resume(content["audit"], origin)
+
+
+class _Interval(NamedTuple):
+    """What was trained on from one update to the next, (K,) each."""
+
+    requested: NDArray[np.float64]
+    realised: NDArray[np.int64]
+    epochs: NDArray[np.float64]

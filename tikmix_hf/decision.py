@@ -1,0 +1,134 @@
+"""Decision: from the rounds of a measurement to the mixture that follows.
+
+In: a mixer, its state, signals with the mean of the rounds, and the rounds. Out: the mixture, how
+it came about, and the mixer's next state. A mixer's step is pure, so it can be asked what it would
+propose as often as one likes; only the state of the one real step is kept.
+"""
+
+# Shape letters: K domains, R rounds.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tikmix_hf.mixers.base import Mixer, MixerError, Signals
+from tikmix_hf.mixture import as_mixture
+from tikmix_hf.noise_guard import Verdict, cross_validate
+from tikmix_hf.signals.matrix import InfluenceMatrix
+
+Array = NDArray[np.float64]
+
+
+class Decision(NamedTuple):
+    """What follows from a measurement."""
+
+    mixture: Array
+    """(K,) the mixture to announce; that in force where nothing changes."""
+    proposal: Array
+    """(K,) the mixer's own answer, before the noise guard."""
+    state: Any
+    """The mixer's next state."""
+    notes: tuple[str, ...]
+    """What the mixer and the guard have to say."""
+    verdict: Verdict | None
+    """The guard's; None where it had nothing to judge."""
+
+
+def decide(
+    mixer: Mixer[Any],
+    state: Any,
+    signals: Signals,
+    rounds: Sequence[InfluenceMatrix],
+    *,
+    num_errors: float,
+) -> Decision:
+    """Steps the mixer, and takes back of its move what fresh text does not bear out.
+
+    Args:
+        mixer: turns signals into a mixture.
+        state: its state.
+        signals: with the mean influence of the rounds.
+        rounds: the measurement's rounds; fewer than two are not guarded.
+        num_errors: standard errors of the noise guard; 0 switches it off.
+
+    Raises:
+        MixerError: the signals do not determine a mixture.
+        ValueError: the mixer's answer is no mixture.
+    """
+    proposal_K, next_state = propose(mixer, state, signals)
+    notes = tuple(next_state.notes)
+    whole = Decision(proposal_K, proposal_K, next_state, notes, None)
+    is_move = not np.array_equal(proposal_K, signals.mixture)
+    if not (is_move and num_errors and "influence" in mixer.requires):
+        return whole
+    if len(rounds) < 2:
+        return whole._replace(notes=(*notes, "one round of text, so no noise guard"))
+    verdict = cross_validate(
+        np.stack([matrix.values for matrix in rounds]),
+        signals.mixture,
+        proposal_K,
+        np.stack([_fold(mixer, state, signals, rounds, out=r) for r in range(len(rounds))]),
+        num_errors=num_errors,
+    )
+    if verdict.note is None:
+        return whole._replace(verdict=verdict)
+    mixture_K = signals.mixture
+    if verdict.step > 0:
+        mixture_K = _checked(mixture_K + verdict.step * (proposal_K - mixture_K), signals)
+    if not mixer.allows(mixture_K, signals.domains):
+        note = "noise guard set aside: a smaller move would leave the constraints"
+        return whole._replace(notes=(*notes, note), verdict=verdict)
+    return Decision(mixture_K, proposal_K, next_state, (*notes, verdict.note), verdict)
+
+
+def propose(mixer: Mixer[Any], state: Any, signals: Signals) -> tuple[Array, Any]:
+    """The mixer's answer (K,), checked, and its next state.
+
+    Raises:
+        MixerError: the signals do not determine a mixture.
+        ValueError: the answer is no mixture.
+    """
+    proposal_K, next_state = mixer.step(state, signals)
+    if not np.array_equal(proposal_K, signals.mixture):  # what is in force keeps its bits
+        proposal_K = _checked(proposal_K, signals)
+    return proposal_K, next_state
+
+
+def would_propose(mixer: Mixer[Any], state: Any, signals: Signals) -> Array | None:
+    """The mixer's answer (K,) without consequences; None where it has none.
+
+    Raises:
+        ValueError: the answer is no mixture.
+    """
+    try:
+        return propose(mixer, state, signals)[0]
+    except MixerError:
+        return None
+
+
+def _fold(
+    mixer: Mixer[Any],
+    state: Any,
+    signals: Signals,
+    rounds: Sequence[InfluenceMatrix],
+    *,
+    out: int,
+) -> Array:
+    """(K,) what the mixer would answer without one round; who has no answer would have stayed."""
+    mean = InfluenceMatrix.mean([matrix for r, matrix in enumerate(rounds) if r != out])
+    proposal_K = would_propose(mixer, state, with_influence(signals, mean))
+    return signals.mixture if proposal_K is None else proposal_K
+
+
+def with_influence(signals: Signals, matrix: InfluenceMatrix) -> Signals:
+    """The same signals with a measurement's influence."""
+    return replace(signals, influence=matrix.values, stderr=matrix.stderr)
+
+
+def _checked(mixture_K: Array, signals: Signals) -> Array:
+    return as_mixture(mixture_K, signals.domains, argument="the mixer's mixture")
