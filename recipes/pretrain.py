@@ -4,7 +4,7 @@
 
 Any argument of the YAML file can also be given on the command line, which wins; `--mixer static` is
 the control run. The output folder gets `model/`, `schedule.json`, `influence.jsonl`,
-`metrics.json`, `mixture.png` and `influence.png`.
+`metrics.json`, `mixture.png`, `influence.png` and `audit.png`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import copy
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-import sources
 import torch
-from arguments import MixtureArguments, ModelArguments, as_settings, parse
+from arguments import parse
 from rich.console import Console
-from rich.table import Table
+from run_report import describe, report
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,35 +34,32 @@ from transformers import (
 
 from tikmix_hf import (
     InterleavedDomainDataset,
-    MixtureSchedule,
     PackedCollator,
     TikMixCallback,
     last_complete_checkpoint,
     mixers,
-    plots,
+    sources,
 )
-from tikmix_hf.files import write_json
-from tikmix_hf.update import read_records
+from tikmix_hf.measurement import Measurement
+from tikmix_hf.mixers import Mixer
+from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings, configure
+from tikmix_hf.signals import preconditioners
+from tikmix_hf.signals.preconditioners import Preconditioner
 
 
 def main(argv: list[str]) -> None:
     """Trains, then says what changed and what it cost."""
     model_args, data_args, mixture_args, args = parse(argv)
     console = Console(quiet=args.process_index > 0)
-    tokenizer = load_tokenizer(model_args)
-    with args.main_process_first(desc="reading the domains"):
-        started = time.perf_counter()
-        data = sources.load(data_args, tokenizer, args.seed)
+    try:
+        check(model_args, mixture_args, args)
+        tokenizer = load_tokenizer(model_args)
+        with args.main_process_first(desc="reading the domains"):
+            started = time.perf_counter()
+            data = sources.load(data_args, tokenizer, args.seed)
+    except ValueError as err:
+        raise SystemExit(str(err)) from err
     console.print(describe(data, time.perf_counter() - started))
-
-    if args.max_steps < 1:
-        raise SystemExit("`max_steps` must be set: the optimizer steps of the run.")
-    resumes_by_name = args.resume_from_checkpoint not in (None, "auto")
-    if mixture_args.control and resumes_by_name:
-        raise SystemExit(
-            "`resume_from_checkpoint` names one run's checkpoint, but `control` trains two. Write "
-            "resume_from_checkpoint: auto, and each run goes on from its own."
-        )
     runs = {mixture_args.mixer: mixture_args}
     if mixture_args.control and mixture_args.mixer != "static":
         runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)
@@ -80,6 +74,57 @@ def main(argv: list[str]) -> None:
         report(Path(str(args.output_dir)), data, results, console)
 
 
+def check(
+    model_args: ModelArguments, mixture_args: MixtureArguments, args: TrainingArguments
+) -> None:
+    """Refuses what could only fail later, before any text is read.
+
+    Raises:
+        ValueError: with one line that names the argument, its value and the mend.
+    """
+    if model_args.model_name_or_path is None:
+        settings = as_settings("model_config", model_args.model_config)
+        if "model_type" not in settings:
+            raise ValueError(
+                "`model_name_or_path` or `model_config` must be set; got neither. For a model from "
+                "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
+            )
+    make_mixer(mixture_args)
+    make_preconditioner(mixture_args)
+    make_measurement(mixture_args, args.seed)
+    sources.read_mixture(mixture_args.mixture)
+    if args.max_steps < 1:
+        raise ValueError("`max_steps` must be set: the optimizer steps of the run.")
+    resumes_by_name = args.resume_from_checkpoint not in (None, "auto")
+    if mixture_args.control and resumes_by_name:
+        raise ValueError(
+            "`resume_from_checkpoint` names one run's checkpoint, but `control` trains two. Write "
+            "resume_from_checkpoint: auto, and each run goes on from its own."
+        )
+
+
+def make_mixer(args: MixtureArguments) -> Mixer[Any]:
+    """Makes the mixer from its name and settings."""
+    return configure("mixer_settings", mixers.load(args.mixer), args.mixer_settings)
+
+
+def make_preconditioner(args: MixtureArguments) -> Preconditioner:
+    """Makes the preconditioner from its name and settings."""
+    method = preconditioners.load(args.preconditioner)
+    return configure("preconditioner_settings", method, args.preconditioner_settings)
+
+
+def make_measurement(args: MixtureArguments, seed: int) -> Measurement:
+    """Collects how an update's rows are measured."""
+    return Measurement(
+        num_rounds=args.num_rounds,
+        tolerance=args.tolerance,
+        parameters=args.parameters,
+        offload=args.offload,
+        seed=seed,
+    )
+
+
 def train(
     model_args: ModelArguments,
     mixture_args: MixtureArguments,
@@ -92,22 +137,21 @@ def train(
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     dataset = InterleavedDomainDataset(
         data.domains,
-        mixture_args.mixture or "natural",
+        sources.read_mixture(mixture_args.mixture),
         num_samples=args.max_steps * step,
         seed=args.seed,
     )
     callback = TikMixCallback(
         dataset,
         targets=data.targets,
-        mixer=mixers.load(mixture_args.mixer)(
-            **as_settings("mixer_settings", mixture_args.mixer_settings)
-        ),
+        mixer=make_mixer(mixture_args),
+        budget=mixture_args.budget,
         every_steps=mixture_args.every_steps,
-        observe=mixture_args.observe,
-        preconditioner=mixture_args.preconditioner,
-        damping=mixture_args.damping,
         num_rows=mixture_args.num_rows,
-        seed=args.seed,
+        noise_guard=mixture_args.noise_guard,
+        observe=mixture_args.observe,
+        preconditioner=make_preconditioner(mixture_args),
+        measurement=make_measurement(mixture_args, args.seed),
     )
     trainer = Trainer(
         model,
@@ -145,11 +189,6 @@ def make_model(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreT
     if args.model_name_or_path is not None:
         return AutoModelForCausalLM.from_pretrained(args.model_name_or_path)
     settings = as_settings("model_config", args.model_config)
-    if "model_type" not in settings:
-        raise SystemExit(
-            "`model_name_or_path` or `model_config` must be set; got neither. For a model from "
-            "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
-        )
     ids = {
         name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
     }
@@ -170,101 +209,6 @@ def mean_loss(model: PreTrainedModel, rows: datasets.Dataset, args: TrainingArgu
         for batch in (batch.to(model.device) for batch in batches)
     ]
     return sum(sums) / len(blocks)
-
-
-def describe(data: sources.Sources, seconds: float) -> Table:
-    """Draws up what the run reads."""
-    table = Table(title=f"What the run reads (ready in {seconds:.1f} s)", title_justify="left")
-    for heading in ("domain", "tokens", "share", "what it is"):
-        table.add_column(heading, justify="right" if heading in ("tokens", "share") else "left")
-    for domain, share in zip(data.domains, data.domains.prior, strict=True):
-        table.add_row(domain.name, f"{domain.num_tokens:,}", f"{share:.3f}", domain.description)
-    table.add_section()
-    for name, rows in data.targets.items():
-        table.add_row(f"target {name}", f"{sum(map(len, rows['input_ids'])):,}", "", "")
-    return table
-
-
-def report(folder: Path, data: sources.Sources, results: dict[str, Any], console: Console) -> None:
-    """Writes metrics and pictures, and prints what changed and what it cost."""
-    records = (
-        read_records(folder / "influence.jsonl") if (folder / "influence.jsonl").exists() else []
-    )
-    write_json(folder / "metrics.json", {"runs": results, "num_updates": len(records)})
-    schedule = MixtureSchedule.load(folder / "schedule.json")
-    main_run = next(iter(results.values()))
-    plots.plot_mixture(
-        [segment.from_sample for segment in schedule.segments],
-        np.stack([segment.mixture for segment in schedule.segments]),
-        schedule.domains,
-        num_samples=main_run["num_samples"],
-        path=folder / "mixture.png",
-    )
-    if measured := [record for record in records if record["influence"]]:
-        plots.plot_influence(
-            [
-                {**record["influence"], "step": record["step"], "mixture": record["mixture"]}
-                for record in measured
-            ],
-            folder / "influence.png",
-        )
-    if len(results) > 1:
-        # The control comes first: the picture shows how far the others are from it.
-        losses = {label: results[label]["losses"] for label in reversed(results)}
-        plots.plot_target_losses(losses, folder / "losses.png")
-    for table in (_mixtures(schedule, data), _losses(results)):
-        console.print(table)
-    console.print(_costs(records, results, folder))
-
-
-def _mixtures(schedule: MixtureSchedule, data: sources.Sources) -> Table:
-    table = Table(title="Mixture (share of tokens) from each sample on", title_justify="left")
-    table.add_column("domain")
-    for segment in schedule.segments:
-        table.add_column(f"{segment.from_sample:,}", justify="right")
-    for k, name in enumerate(schedule.domains):
-        table.add_row(name, *(f"{segment.mixture[k]:.3f}" for segment in schedule.segments))
-    return table
-
-
-def _losses(results: dict[str, Any]) -> Table:
-    table = Table(title="Loss on targets, nats per token (lower is better)", title_justify="left")
-    table.add_column("target")
-    labels = list(results)
-    for label in labels:
-        table.add_column(label, justify="right")
-    if len(labels) == 2:
-        table.add_column("difference", justify="right")
-    rows = {name: [results[label]["losses"][name] for label in labels] for name in
-            results[labels[0]]["losses"]}  # fmt: skip
-    rows["mean"] = [results[label]["mean_loss"] for label in labels]
-    for name, losses in rows.items():
-        if name == "mean":
-            table.add_section()
-        difference = [f"{losses[0] - losses[1]:+.4f}"] if len(labels) == 2 else []
-        table.add_row(name, *(f"{loss:.4f}" for loss in losses), *difference)
-    return table
-
-
-def _costs(records: Sequence[dict[str, Any]], results: dict[str, Any], folder: Path) -> str:
-    lines = []
-    if records:
-        seconds = sum(record["seconds"] for record in records)
-        last = records[-1]
-        lines.append(
-            f"{len(records)} updates cost {seconds:.1f} s: {last['time_share']:.1%} of the time "
-            f"and {last['token_share']:.1%} of the tokens trained by then."
-        )
-    if len(results) == 2:
-        first, second = results
-        gap = results[first]["mean_loss"] - results[second]["mean_loss"]
-        verdict = f"{first} is lower" if gap < 0 else f"{second} is lower" if gap > 0 else "a tie"
-        lines.append(
-            f"Mean loss on the targets: {verdict}, by {abs(gap):.4f} nats per token. This is one "
-            "seed; seeds differ by as much, so compare several."
-        )
-    lines.append(f"Everything is in {folder}/")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

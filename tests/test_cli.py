@@ -1,139 +1,38 @@
-"""`tikmix influence` on a tiny saved model and tiny files: what it measures, writes and refuses."""
+"""`tikmix influence` on a tiny saved model and tiny files: what it measures and writes."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from datasets import Dataset
+from tiny_recipe import BLOCK, ROUNDS, ROWS, make_tiny, run
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
-from tikmix_hf import GroupInfluence, InfluenceMatrix, MixtureSchedule, cli, mixers, recipe, sources
+from tikmix_hf import (
+    Domains,
+    GroupInfluence,
+    InfluenceMatrix,
+    MixtureSchedule,
+    cli,
+    dry_run,
+    mixers,
+    recipe,
+    sources,
+)
 from tikmix_hf.collate import PackedCollator
-from tikmix_hf.dry_run import aggregate
 from tikmix_hf.heldout import HeldoutBatches, Portion
+from tikmix_hf.schedule import Segment
 from tikmix_hf.signals import preconditioners
-
-BLOCK = 16
-ROWS, ROUNDS = 8, 2
-
-
-def texts() -> dict[str, list[str]]:
-    return {
-        "numbers": [" ".join(str(i * j) for j in range(40)) for i in range(60)],
-        "words": [f"the {a} fox of page {i} jumps over the {a} dog. " * 4
-                  for i, a in enumerate(["red", "quick", "old"] * 20)],
-        "code": [f"def f{i}(x):\n    return x + {i}\n" * 3 for i in range(60)],
-        "tales": [f"the {a} dog sleeps on page {i}. " * 4
-                  for i, a in enumerate(["red", "old"] * 9)],
-        "sums": [" ".join(str(i + j) for j in range(30)) for i in range(18)],
-    }  # fmt: skip
-
-
-def make_tokenizer(vocabulary: int = 300) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([text for part in texts().values() for text in part], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
-
-
-def make_model(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config)
-
-
-def train_a_little(model: LlamaForCausalLM) -> torch.optim.Optimizer:
-    """Three AdamW steps in the Trainer's groups: matrices decay, norms do not."""
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3)
-    for seed in range(3):
-        ids = torch.randint(0, 290, (4, BLOCK), generator=torch.Generator().manual_seed(seed))
-        model(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return optimizer
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> SimpleNamespace:
-    """Sources, a recipe with training keys in it, a model, and a checkpoint as Trainer saves it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for name, documents in texts().items():
-        lines = [json.dumps({"text": text}) for text in documents]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    settings = {
-        "domains": {n: {"path": str(folder / f"{n}.jsonl")} for n in ("numbers", "words", "code")},
-        "targets": {n: {"path": str(folder / f"{n}.jsonl")} for n in ("tales", "sums")},
-        "heldout": 0.2,
-        "block_size": BLOCK,
-        "mixture": {"numbers": 0.5, "words": 0.3, "code": 0.2},
-        "mixer": "tikmix_d",
-        "mixer_settings": {"gamma": 0.5},
-        "num_rows": ROWS,
-        "num_rounds": ROUNDS,
-        "seed": 3,
-        # Of the training, and nothing that measuring reads:
-        "model_config": {"model_type": "llama"},
-        "max_steps": 10,
-        "learning_rate": 1.0e-3,
-        "output_dir": "nowhere",
-    }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(folder / "model")
-    make_model(len(tokenizer)).save_pretrained(folder / "model")
-    trained = make_model(len(tokenizer))
-    optimizer = train_a_little(trained)
-    checkpoint = folder / "run" / "checkpoint-3"
-    tokenizer.save_pretrained(checkpoint)
-    trained.save_pretrained(checkpoint)
-    torch.save(optimizer.state_dict(), checkpoint / "optimizer.pt")
-    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 3}))
-    return SimpleNamespace(
-        folder=folder,
-        recipe=str(folder / "recipe.yaml"),
-        model=str(folder / "model"),
-        checkpoint=str(checkpoint),
-        trained=trained,
-        optimizer=optimizer,
-        tokenizer=tokenizer,
-    )
-
-
-def run(tiny, folder: Path, *words: str, models: tuple[str, ...] = ()) -> int:
-    options = ["--config", tiny.recipe, "--output", str(folder), "--device", "cpu", "--quiet"]
-    return cli.main(["influence", "--model", *(models or (tiny.model,)), *options, *words])
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def measured_directly(tiny, engine: GroupInfluence, num_rounds: int = ROUNDS) -> InfluenceMatrix:
@@ -194,6 +93,13 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
         np.abs(of_rounds[0] - of_rounds[1]) / 2,  # std(ddof=1) / sqrt(2), of two
         rtol=1e-6,
     )
+    guard = chosen["noise_guard"]
+    folds = [mixers.tikmix_d.solve(other, q, gamma=0.5) for other in direct.rounds[::-1]]
+    confirmed = [
+        np.mean(one @ (fold - q) / scale) for one, fold in zip(direct.rounds, folds, strict=True)
+    ]
+    assert guard["promised"] == pytest.approx(gain.mean(), abs=1e-9)
+    assert guard["confirmed"] == pytest.approx(np.mean(confirmed), abs=1e-9)
     asked = {n for n in mixers.available() if mixers.load(n).requires == {"influence"}}
     assert set(record["mixers"]) == asked
     for name in asked:
@@ -221,14 +127,34 @@ def test_options_win_over_the_recipe(tiny, tmp_path):
     assert static["gain_stderr"] == {"tales": None, "sums": None}
 
 
-def test_a_schedule_that_it_wrote_is_a_mixture_that_it_reads(tiny, tmp_path):
-    assert run(tiny, tmp_path / "first") == 0
-    schedule = str(tmp_path / "first" / "schedule-tikmix_d.json")
-    assert run(tiny, tmp_path / "second", "--mixture", schedule) == 0
-    first, second = (
-        json.loads((tmp_path / name / "mixtures.json").read_text()) for name in ("first", "second")
-    )
-    assert second["mixture"] == first["mixers"]["tikmix_d"]["mixture"]
+def test_of_a_schedule_the_last_mixture_is_in_force(tiny, tmp_path):
+    even, last = {"words": 0.5, "code": 0.5}, {"code": 0.25, "numbers": 0.75}
+    names = ("code", "words", "numbers")  # in another order than the recipe's
+    segments = [
+        Segment(from_sample=start, mixture=[shares.get(name, 0.0) for name in names])
+        for start, shares in ((0, even), (10, last))
+    ]
+    path = MixtureSchedule(names, tuple(segments)).save(tmp_path / "replayed.json")
+    assert run(tiny, tmp_path, "--mixture", str(path)) == 0
+    record = json.loads((tmp_path / "mixtures.json").read_text())
+    assert record["mixture"] == {"numbers": 0.75, "words": 0.0, "code": 0.25}
+
+
+def test_a_preconditioner_is_fitted_once_for_all_rounds():
+    heldout = Dataset.from_dict({"input_ids": [[1, 2]] * 6})
+    domains = Domains.from_datasets({"web": heldout}, heldout={"web": heldout})
+    fitted, one = [], np.ones((1, 1))
+
+    def measure(domain_batches, target_batches, *, refit, progress):
+        fitted.append(refit)
+        return InfluenceMatrix(
+            values=one, domain_stderr=one, target_stderr=one, targets=("arc",), domains=("web",),
+            preconditioner="sign", seconds=0.0, num_tokens=1, domain_losses=[1], target_losses=[1],
+        )  # fmt: skip
+
+    engine = SimpleNamespace(measure=measure)
+    dry_run.measure(engine, domains, {"arc": heldout}, dry_run.Reading(num_rows=6, num_rounds=3))
+    assert fitted == [True, False, False]
 
 
 def test_adam_reads_the_state_that_the_trainer_saved(tiny, tmp_path):
@@ -256,120 +182,5 @@ def test_several_checkpoints_are_weighted_in_units_of_their_own(tiny, tmp_path):
     louder = InfluenceMatrix.from_dict(
         {**second.to_dict(), "values": second.values * 7, "rounds": second.rounds * 7}
     )
-    again = aggregate([first, louder], [1, 3], q)
+    again = dry_run.aggregate([first, louder], [1, 3], q)
     np.testing.assert_allclose(again.values, mean.values, rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--weights", "1", "2"], "`--weights` must be one number for each of 1 models; got 2"),
-        (["--mixers", "tikmix_x"], "must be an available mixer; got 'tikmix_x'. Did you mean"),
-        (["--preconditioner", "sgn"], "got 'sgn'"),
-        (["--preconditioner_settings", '{"damping": 1}'], "settings of Sign (none); got damping"),
-        (["--preconditioner_settings", "{damping"], "must be JSON on the command line"),
-        (["--mixture", "even"], "`mixture` must be 'natural', 'uniform'"),
-        (["--mixture", "no/such.json"], "no/such.json is none"),
-        (["--mixture", '{"word": 1.0}'], "Did you mean 'words'?"),
-        (["--num_rows", "1"], "`num_rows` must give each of 2 rounds a row; got 1"),
-        (["--num_rows", "900", "--num_rounds", "900"], "`num_rounds` must be at most"),
-        (["--parameters", "("], "`parameters` must be"),
-        (["--dtype", "int8"], "`--dtype` must be one of"),
-        (["--device", "abacus"], "`--device` must be cpu, cuda"),
-        (["--preconditioner", "adam"], 'preconditioner="sign"'),
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, words, message):
-    assert run(tiny, tmp_path / "out", *words) == 2
-    (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert line.startswith("tikmix influence: ")
-    assert message in line
-    assert not (tmp_path / "out").exists()
-
-
-def broken_model(tiny, folder: Path, kind: str) -> str:
-    """A model of which one thing is wrong."""
-    if kind == "missing":
-        return str(folder / "no" / "such" / "folder")
-    if kind == "parent":
-        return str(Path(tiny.checkpoint).parent)
-    shutil.copytree(tiny.checkpoint, folder / "model")
-    if kind == "vocabulary":
-        make_tokenizer(280).save_pretrained(folder / "model")
-    if kind == "no tokenizer":
-        for file in (folder / "model").glob("tokenizer*"):
-            file.unlink()
-    if kind == "short":
-        make_model(len(tiny.tokenizer)).config.save_pretrained(folder / "model")
-        config = json.loads((folder / "model" / "config.json").read_text())
-        config["max_position_embeddings"] = BLOCK - 1
-        (folder / "model" / "config.json").write_text(json.dumps(config))
-    if kind == "pickle":
-        torch.save({"state": Path("x"), "param_groups": []}, folder / "model" / "optimizer.pt")
-    if kind == "other optimizer":
-        other = make_model(300).lm_head
-        optimizer = torch.optim.AdamW(other.parameters())
-        other(torch.ones(1, 16)).sum().backward()
-        optimizer.step()
-        torch.save(optimizer.state_dict(), folder / "model" / "optimizer.pt")
-    return str(folder / "model")
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", "must be a folder, or a repository of the Hub"),
-        ("parent", "has no config.json. Did you mean"),
-        ("vocabulary", "another vocabulary"),
-        ("no tokenizer", "has no tokenizer; save it beside the model"),
-        ("short", f"`block_size` must be at most what .* reads, {BLOCK - 1} tokens; got {BLOCK}"),
-        ("pickle", "holds no elementwise Adam state"),
-        ("other optimizer", "does not fit the model's parameters one by one"),
-    ],
-)
-def test_a_model_that_does_not_fit_is_refused(tiny, tmp_path, capsys, kind, message):
-    words = ["--preconditioner", "adam"] if kind in ("pickle", "other optimizer") else []
-    # A second model is held against the text that the first one's tokenizer made.
-    given = (tiny.model,) if kind == "vocabulary" else ()
-    models = (*given, broken_model(tiny, tmp_path, kind))
-    assert run(tiny, tmp_path / "out", *words, models=models) == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    assert len(error.splitlines()) == 1
-    assert re.search(message, error), error
-
-
-def test_the_embedded_corpus_asks_for_a_model_with_its_vocabulary(tiny, tmp_path, capsys):
-    settings = yaml.safe_load(Path(tiny.recipe).read_text())
-    settings |= {"domains": "embedded", "targets": "embedded", "cache_dir": str(tmp_path)}
-    settings |= {"vocab_size": 320}
-    (tmp_path / "embedded.yaml").write_text(yaml.safe_dump(settings))
-    words = ["--config", str(tmp_path / "embedded.yaml"), "--device", "cpu"]
-    assert cli.main(["influence", "--model", tiny.model, *words]) == 2
-    assert (
-        "another vocabulary (300 entries) than the text is tokenised with (320)"
-        in capsys.readouterr().err
-    )
-
-
-def test_a_wrong_recipe_is_named(tiny, tmp_path, capsys):
-    (tmp_path / "bad.yaml").write_text("lerning_rate: 1.0e-3\n")
-    assert cli.main(["influence", "--model", "x", "--config", str(tmp_path / "bad.yaml")]) == 2
-    assert "Did you mean `learning_rate`?" in capsys.readouterr().err
-
-
-def test_help_has_an_example_and_needs_no_torch():
-    check = "assert not {'torch', 'transformers'} & set(sys.modules)"
-    code = f"import sys; from tikmix_hf import cli\ntry: cli.main(sys.argv[1:])\nfinally: {check}"
-    for words in (["--help"], ["influence", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
-        )
-        assert "example: tikmix influence --model" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "tikmix_hf.cli", "influence"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "--model" in line

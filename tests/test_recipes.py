@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT / "recipes"))  # as running the script does
 import arguments  # noqa: E402
 import yaml  # noqa: E402
 
+from tikmix_hf import InfluenceMatrix, MixtureSchedule, cli, sources  # noqa: E402
+
 TINY = {
     "model_config": {
         "model_type": "llama",
@@ -31,6 +33,8 @@ TINY = {
     "mixture": "uniform",
     "every_steps": 2,
     "num_rows": 4,
+    "num_rounds": 2,
+    "noise_guard": 0,
     "max_steps": 6,
     "per_device_train_batch_size": 4,
     "learning_rate": 1.0e-2,
@@ -94,7 +98,8 @@ def write_files(folder: Path) -> dict:
             "foxes": {
                 "path": str(folder / "target.jsonl"),
                 "evals": {"path": str(folder / "evals.jsonl")},
-            }
+            },
+            "sums": {"path": str(folder / "numbers.jsonl.gz"), "text_column": "body"},
         },
     }
 
@@ -110,7 +115,7 @@ def test_a_run_on_ones_own_files_leaves_everything_it_promises(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     out = tmp_path / "out"
     assert (out / "model" / "model.safetensors").stat().st_size > 0
-    for picture in ("mixture.png", "influence.png", "losses.png"):
+    for picture in ("mixture.png", "influence.png", "audit.png", "losses.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     lines = [json.loads(line) for line in (out / "influence.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
@@ -120,18 +125,21 @@ def test_a_run_on_ones_own_files_leaves_everything_it_promises(tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["runs"]) == ["tikmix_d", "static"]
     for run in metrics["runs"].values():
-        assert list(run["losses"]) == ["foxes"]
+        assert list(run["losses"]) == ["foxes", "sums"]
         assert run["trained_tokens"] == 6 * 4 * 16
         assert 0 < run["mean_loss"] < 7
     static = json.loads((out / "static" / "schedule.json").read_text())
     assert len(static["segments"]) == 1
-    for words in ("foxes", "tikmix_d", "static", "2 updates cost", "is lower"):
+    planned = sum(line["planned_tokens"] for line in lines)
+    assert f"({planned:,} planned)" in done.stdout
+    for words in ("foxes", "tikmix_d", "static", "2 updates cost", "is lower", "Audit: "):
         assert words in done.stdout
     assert "[tikmix] step 2: from sample 12 on" in done.stdout
 
 
 def test_the_quickstart_runs_at_a_tiny_size_and_as_its_own_control(tmp_path):
     small = ["--max_steps", "3", "--per_device_train_batch_size", "2", "--num_rows", "2"]
+    small += ["--num_rounds", "1"]
     small += ["--eval_rows", "4", "--every_steps", "1", "--cache_dir", str(tmp_path / "cache")]
     options = ["--config", "recipes/quickstart.yaml", *small]
     done = launch(*options, "--output_dir", str(tmp_path / "a"), HF_HUB_OFFLINE="1")
@@ -144,6 +152,17 @@ def test_the_quickstart_runs_at_a_tiny_size_and_as_its_own_control(tmp_path):
     # `--mixer static` alone is the same run as the control beside the dynamic one.
     assert list(alone) == ["static"]
     assert alone["static"]["losses"] == metrics["runs"]["static"]["losses"]
+
+    settings = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text())
+    settings |= {"cache_dir": str(tmp_path / "cache")}
+    (tmp_path / "dry.yaml").write_text(yaml.safe_dump(settings))
+    words = ["--config", str(tmp_path / "dry.yaml"), "--num_rows", "1", "--num_rounds", "1"]
+    words += ["--model", str(tmp_path / "a" / "model"), "--output", str(tmp_path / "dry")]
+    assert cli.main(["influence", *words, "--device", "cpu", "--quiet"]) == 0
+    matrix = InfluenceMatrix.load(tmp_path / "dry" / "influence.json")
+    assert matrix.domains == tuple(
+        json.loads((tmp_path / "a/schedule.json").read_text())["domains"]
+    )
 
 
 def test_the_quickstart_makes_four_updates():
@@ -202,6 +221,37 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     assert model.model_config["hidden_size"] == 16
 
 
+def test_the_mixture_may_be_the_file_of_a_schedule(tmp_path):
+    path = MixtureSchedule.constant({"web": 0.75, "code": 0.25}).save(tmp_path / "schedule.json")
+    config = write_yaml(tmp_path / "run.yaml", mixture=str(path))
+    _, _, mixture, _ = arguments.parse(["--config", config, "--output_dir", str(tmp_path)])
+    schedule = sources.read_mixture(mixture.mixture)
+    assert schedule.mixture_at(0) == {"web": 0.75, "code": 0.25}
+    with pytest.raises(ValueError, match=r"no/such\.json is none"):
+        sources.read_mixture("no/such.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mixer_settings": {"gama": 1}}, "`mixer_settings` must be settings of TikMixD"),
+        ({"preconditioner_settings": {"damping": 1}}, r"settings of Sign \(none\); got damping"),
+        ({"mixture": "no/such.json"}, "`mixture` must be the file of a schedule"),
+        ({"num_rounds": 0}, "`num_rounds` must be"),
+        ({"model_config": {"hidden_size": 16}}, "`model_name_or_path` or `model_config` must be"),
+        ({"max_steps": 0}, "`max_steps` must be set"),
+    ],
+    ids=str,
+)
+def test_what_could_only_fail_later_fails_before_any_text_is_read(tmp_path, settings, message):
+    import pretrain
+
+    config = write_yaml(tmp_path / "run.yaml", domains={"web": {"path": "x"}}, **settings)
+    with pytest.raises(SystemExit, match=message) as raised:
+        pretrain.main(["--config", config, "--output_dir", str(tmp_path / "out")])
+    assert len(str(raised.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -216,13 +266,11 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     ids=str,
 )
 def test_a_source_that_is_not_understood_is_named(tmp_path, monkeypatch, change, message):
-    import sources
-
     monkeypatch.chdir(ROOT)
     given = {**write_files(tmp_path), **change}
     tokenizer = PreTrainedTokenizerFast.from_pretrained(given["tokenizer_name_or_path"])
     data = arguments.DataArguments(
         domains=given["domains"], targets=given["targets"], block_size=16
     )
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         sources.load(data, tokenizer, seed=0)

@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, settings: _Settings, device: torch.device)
             each.save(settings.folder / f"influence-{number}.json")
     hint = _draw(settings.folder, models, matrices, mixture_K)
     if not options.quiet:
-        influence_tables.show(matrix, mixture_K, chosen)
+        influence_tables.show(matrix, mixture_K, chosen, len(models))
     print(f"Everything is in {settings.folder}/{hint}")
 
 

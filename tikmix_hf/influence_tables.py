@@ -23,7 +23,10 @@ _WIDE = 400
 
 
 def show(
-    matrix: InfluenceMatrix, mixture_K: NDArray[np.float64], proposals: Sequence[Proposal]
+    matrix: InfluenceMatrix,
+    mixture_K: NDArray[np.float64],
+    proposals: Sequence[Proposal],
+    num_models: int = 1,
 ) -> None:
     """Prints all tables, and what mixers have to say in words.
 
@@ -31,12 +34,13 @@ def show(
         matrix: what was measured.
         mixture_K: (K,) the mixture in force.
         proposals: what mixers chose.
+        num_models: models that `matrix` is the mean of.
     """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
     for table in (
-        _influence_table(matrix),
+        _influence_table(matrix, num_models),
         _mixture_table(matrix, mixture_K, proposals),
         _gain_table(matrix, proposals),
     ):
@@ -57,9 +61,10 @@ def _verdict(proposal: Proposal) -> list[str]:
     ]
 
 
-def _influence_table(matrix: InfluenceMatrix) -> Table:
+def _influence_table(matrix: InfluenceMatrix, num_models: int) -> Table:
+    of = f"mean of {num_models} models in units of their own, " if num_models > 1 else ""
     table = _table(
-        f"Influence ({matrix.preconditioner}, {matrix.num_tokens:,} tokens, "
+        f"Influence ({matrix.preconditioner}, {of}{matrix.num_tokens:,} tokens, "
         f"{matrix.seconds:.1f} s): value ± standard error of the domain's text ± of the target's. "
         "Compare within a target.",
         ("domain", *matrix.targets),
