@@ -93,7 +93,7 @@ def test_heavy_libraries_stay_in_their_rooms(path):
     if mine not in ("plots", "figures"):
         assert "matplotlib" not in outside
     trainers = ("Trainer", "TrainerCallback", "TrainingArguments", "TrainerControl", "TrainerState")
-    if mine not in ("callback", "trainer_checks", "reporters"):
+    if mine not in ("callback", "trainer_checks", "reporters", "recipe"):
         assert not imports(path) & {f"transformers.{name}" for name in trainers}
 
 

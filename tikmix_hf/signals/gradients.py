@@ -85,7 +85,7 @@ def batch_gradient(
     """
     with torch.enable_grad():
         total = loss_sum(model, batch, parameters[0].device)
-        if not _checkpoints_reentrantly(model):
+        if not checkpoints_reentrantly(model):
             gradient = torch.autograd.grad(total, parameters, allow_unused=True)
             return BatchGradient(total.detach(), list(gradient))
         # torch refuses autograd.grad through reentrant checkpoints.
@@ -211,7 +211,7 @@ class _EvaluatingCheckpoint:
         )
 
 
-def _checkpoints_reentrantly(model: nn.Module) -> bool:
+def checkpoints_reentrantly(model: nn.Module) -> bool:
     return any(
         isinstance(layer._gradient_checkpointing_func, _EvaluatingCheckpoint)
         and layer._gradient_checkpointing_func.reentrant

@@ -59,7 +59,7 @@ def differentiate(
     cotangent: Tensor | None = None,
 ) -> Gradient:
     """The gradient of `output`, dotted with `cotangent`; None where it does not depend on one."""
-    if not gradients._checkpoints_reentrantly(model):
+    if not gradients.checkpoints_reentrantly(model):
         return list(torch.autograd.grad(output, by, cotangent, allow_unused=True))
     # torch refuses autograd.grad through reentrant checkpoints.
     output.backward(cotangent)
