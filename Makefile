@@ -10,10 +10,11 @@ JOBS ?= 2
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/oracles.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[recipes,dev]"
+	$(BIN)/pip install --quiet --no-deps --requirement tests/oracles.txt
 	touch $@
 
 quickstart: install

@@ -9,6 +9,7 @@ from torch import nn
 from tikmix_hf.signals.preconditioners import Fitting, _fisher
 
 EXACT = {"rtol": 1e-9, "atol": 1e-13}
+ORACLES = "not installed: pip install --no-deps --requirement tests/oracles.txt"
 
 
 def trainable(model):

@@ -4,11 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from curvature import EXACT, Bigram, factors, fisher_of, trainable
-from kronfluence.analyzer import prepare_model
-from kronfluence.arguments import FactorArguments
-from kronfluence.factor.covariance import fit_covariance_matrices_with_loader
-from kronfluence.task import Task
+from curvature import EXACT, ORACLES, Bigram, factors, fisher_of, trainable
 from tiny_models import domains, gpt2, llama, rows, split
 from torch import nn
 from torch.testing import assert_close
@@ -79,6 +75,7 @@ def test_the_mean_over_draws_is_the_fisher_of_the_brute_force():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 def test_factors_are_those_of_curvlinops():
+    pytest.importorskip("curvlinops", reason=ORACLES)
     from curvlinops import KFACLinearOperator  # its own imports warn
 
     model, batches = Bigram(repeats=1), split(rows(7, 6, 8), 3)
@@ -149,6 +146,12 @@ def test_only_the_parameters_asked_for_are_looked_at():
 
 @pytest.mark.filterwarnings("ignore:`torch.cuda.amp.GradScaler:FutureWarning")
 def test_factors_on_the_same_draws_are_those_of_kronfluence():
+    pytest.importorskip("kronfluence", reason=ORACLES)
+    from kronfluence.analyzer import prepare_model
+    from kronfluence.arguments import FactorArguments
+    from kronfluence.factor.covariance import fit_covariance_matrices_with_loader
+    from kronfluence.task import Task
+
     class ModelTask(Task):
         def compute_train_loss(self, batch, model, sample=False):
             counted = batch["labels"][:, 1:] != -100

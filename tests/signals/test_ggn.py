@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from curvature import EXACT, Bigram, fitting, trainable
+from curvature import EXACT, ORACLES, Bigram, fitting, trainable
 from tiny_models import domains, gpt2, llama, rows, split
 from torch import nn
 from torch.testing import assert_close
@@ -77,6 +77,7 @@ def test_the_product_is_the_one_with_the_dense_matrix():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 def test_the_product_is_that_of_curvlinops():
+    pytest.importorskip("curvlinops", reason=ORACLES)
     from curvlinops import GGNLinearOperator  # its own imports warn
 
     model = llama(tied=False)
