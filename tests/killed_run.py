@@ -18,6 +18,7 @@ from tiny import (
 from transformers import TrainerCallback
 
 from tikmix_hf import TikMixCallback
+from tikmix_hf.measurement import Measurement
 
 
 class _Kill(TrainerCallback):
@@ -47,6 +48,7 @@ def run_parts(options: dict, folder: str, *, model=None, extra=()):
         targets=make_targets(),
         every_steps=4,
         num_rows=8,
+        measurement=Measurement(num_rounds=2),
         noise_guard=0.0,  # on so little text it would keep the mixture
         progress=False,
     )

@@ -33,7 +33,7 @@ from tikmix_hf.update import read_records
 def make_callback(dataset, **options) -> TikMixCallback:
     # Without the guard: on so little text it would keep the mixture, and nothing were to be seen.
     defaults = {"targets": make_targets(), "every_steps": 4, "num_rows": 8}
-    defaults |= {"noise_guard": 0.0, "progress": False}
+    defaults |= {"measurement": Measurement(num_rounds=2), "noise_guard": 0.0, "progress": False}
     return TikMixCallback(dataset, **{**defaults, **options})
 
 
@@ -143,9 +143,9 @@ def test_every_change_is_accounted_for(tmp_path):
         assert line["change"] == pytest.approx(np.abs(difference).sum() / 2)
         assert line["seconds"] > 0
         assert 0 < line["time_share"] < 1
-        # Two rows in each of up to four rounds; then the targets once more, forward, for a third.
-        assert record.influence.num_tokens == 12 * (4 + 2) * 2 * record.num_rounds
-        audited = 12 * 2 * 2 * previous.num_rounds / 3 if previous else 0
+        # Four rows in each of up to two rounds; then the targets once more, forward, for a third.
+        assert record.influence.num_tokens == 12 * (4 + 2) * 4 * record.num_rounds
+        audited = 12 * 2 * 4 * previous.num_rounds / 3 if previous else 0
         assert line["tokens"] == round(record.influence.num_tokens + audited)
         assert line["planned_tokens"] == 12 * (4 * 8 + 2 * 8) + 12 * 2 * 8 / 3
         previous = record

@@ -36,7 +36,7 @@ def killed(folder: Path, kill_at: int | str, **options) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -92,16 +92,10 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path, kill_at, opti
     assert expected.model.read == addresses(replay, len(expected.model.read))
     records = read_records(tmp_path / "killed" / "influence.jsonl")
     for mine, theirs in zip(records, read_records(tmp_path / "whole/influence.jsonl"), strict=True):
-        for clock in (
-            "seconds",
-            "planned_seconds",
-            "time_share",
-            "influence",
-        ):  # the matrix has a clock inside
-            theirs_matrix, mine_matrix = theirs.pop(clock), mine.pop(clock)
-            if clock == "influence":
-                assert mine_matrix["values"] == theirs_matrix["values"]
-                assert mine_matrix["stderr"] == theirs_matrix["stderr"]
+        assert (mine["audit"] is None) == (mine["step"] == 4)  # what was predicted goes on, too
+        for clocked in (mine, theirs, mine["influence"], theirs["influence"]):
+            for clock in ("seconds", "planned_seconds", "time_share"):
+                clocked.pop(clock, None)
         assert mine == theirs
 
 
