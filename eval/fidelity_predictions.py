@@ -19,6 +19,10 @@ BUDGET = (16, 16, 16, 16)
 """Rows of each domain and target in each round of the default budget."""
 
 
+# 12 products with a matrix per target and round are what it costs.
+OWN_BUDGET = {"ggn": (sum(BUDGET),)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One way to measure."""
@@ -38,6 +42,12 @@ class Measurement:
     def name(self) -> str:
         """Of the file."""
         return f"{self.preconditioner} {self.variant}".strip()
+
+
+def default(preconditioner: str) -> Measurement:
+    """The default budget; one round where rounds cost more than their text."""
+    rows = OWN_BUDGET.get(preconditioner, BUDGET)
+    return Measurement(preconditioner=preconditioner, rows_by_round=rows)
 
 
 def variants(preconditioner: str) -> list[Measurement]:
@@ -64,6 +74,8 @@ def predict(setting: Setting, text: Text, measurement: Measurement) -> Influence
     if path.exists():
         return InfluenceMatrix.load(path)
     model, optimizer = checkpoint(setting, text)
+    # `ggn` differentiates forwards, which fused attention cannot.
+    model.set_attn_implementation("eager")
     engine = GroupInfluence(
         model,
         preconditioner=measurement.preconditioner,

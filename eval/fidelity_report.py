@@ -95,6 +95,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             }
             if predictor == AGAIN:
                 style = {"color": "black", "linestyle": "--"}
+                roots = np.sqrt(np.maximum(means, 0))
+                axes.plot(horizons, roots, color="black", linestyle=":", label="its root: no error")
             # Side by side, so that error bars can be told apart.
             shifted = np.array(horizons) * 1.03 ** (number - 3)
             axes.errorbar(shifted, means, yerr=errors, label=predictor, capsize=2, **style)

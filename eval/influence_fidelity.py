@@ -7,7 +7,7 @@ At each checkpoint influence is measured once (64 rows of each domain and target
 from it training goes on for 5, 20 and 80 steps on each domain alone, on 12 random mixtures and on
 the mixture in force. Compared are the predicted and the real decreases of the targets' losses, on
 rows that influence was not measured on. The ceiling is a repetition of the real runs: other order
-of rows, other rows of the targets. What it costs to repeat keeps repetitions to `REPEATED`.
+of rows, other rows of the targets. They take most of the time and are repeated at one checkpoint.
 
 Everything is kept under `--folder`; a killed run goes on where it stopped, and a preconditioner
 that is new reuses checkpoints and real runs. Written are `eval/results/influence_fidelity*`.
@@ -24,7 +24,7 @@ import fidelity_report as report
 import fidelity_text
 import numpy as np
 import torch
-from fidelity_predictions import BUDGET, Measurement, predict, variants
+from fidelity_predictions import BUDGET, OWN_BUDGET, default, predict, variants
 from fidelity_scores import mixture_influence, pearson, repeatability, scores
 from fidelity_text import JUDGED_ROWS, Text
 from fidelity_truth import HORIZONS, IN_FORCE, NUM_MIXTURES, SIZES, Setting, measure_truth
@@ -34,8 +34,8 @@ from tikmix_hf.signals import InfluenceMatrix, preconditioners
 
 CHECKPOINTS = {"small": (300, 1200), "quickstart": (300,)}
 """Steps to the checkpoints of each size."""
-REPEATED = {("small", 300): (0, 1, 2), ("small", 1200): (0, 1, 2), ("quickstart", 300): (0,)}
-"""Seeds whose real runs are repeated."""
+REPEATED = (("small", 300),)
+"""Checkpoints (of every seed) whose real runs are repeated, and whose measurement is varied."""
 VARIED = report.BASELINE
 """The preconditioner whose budget and parameters are varied."""
 
@@ -49,8 +49,8 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
 
 
 def is_repeated(setting: Setting) -> bool:
-    """Whether this checkpoint's real runs are repeated."""
-    return setting.seed in REPEATED[setting.size, setting.steps]
+    """Whether this checkpoint's real runs are repeated, and its measurement varied."""
+    return (setting.size, setting.steps) in REPEATED
 
 
 def decreases(truth: dict[str, Any], horizon: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,13 +114,12 @@ def _runs_by_kind(num_runs: int) -> dict[str, slice]:
     return {"domains": slice(num_domains), "mixtures": slice(num_domains, None)}
 
 
-def variant_rows(
-    setting: Setting, text: Text, truth: dict[str, Any], default: InfluenceMatrix
-) -> Iterator[dict[str, Any]]:
+def variant_rows(setting: Setting, text: Text, truth: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Scores of the default measurement and its variants, with how well they agree with it."""
-    for measurement in [Measurement(preconditioner=VARIED), *variants(VARIED)]:
+    usual = predict(setting, text, default(VARIED))
+    for measurement in [default(VARIED), *variants(VARIED)]:
         matrix = predict(setting, text, measurement)
-        pairs = zip(matrix.values, default.values, strict=True)
+        pairs = zip(matrix.values, usual.values, strict=True)
         extra = {
             "agreement": float(np.mean([pearson(*pair) for pair in pairs])),
             "rows": sum(measurement.rows_by_round),
@@ -134,32 +133,31 @@ def compare(args: argparse.Namespace) -> None:
     text = fidelity_text.load()
     rows: list[dict[str, Any]] = []
     varied: list[dict[str, Any]] = []
-    harmful, positive, seconds = [], [], dict.fromkeys(args.preconditioner, 0.0)
+    harmful, positive = [], []
     for setting in settings(args):
         truth = measure_truth(setting, text, 0)
         for name in args.preconditioner:
-            matrix = predict(setting, text, Measurement(preconditioner=name))
+            matrix = predict(setting, text, default(name))
             rows += score_rows(setting, truth, name, matrix)
-            seconds[name] += matrix.seconds
             positive.append(np.mean(matrix.values > 0))
         harmful += [np.mean(decreases(truth, horizon)[0] < 0) for horizon in HORIZONS[1:]]
         if is_repeated(setting):
             rows += score_rows(setting, truth, report.AGAIN, measure_truth(setting, text, 1))
-        varied += variant_rows(
-            setting, text, truth, predict(setting, text, Measurement(preconditioner=VARIED))
-        )
+            varied += variant_rows(setting, text, truth)
+    single = [name for name in args.preconditioner if name in OWN_BUDGET]
     told = {name: value for name, value in vars(args).items() if name != "folder"}
     told |= {"checkpoints": CHECKPOINTS, "horizons": HORIZONS, "judged_rows": JUDGED_ROWS}
-    costs = ", ".join(f"{name} {value / seconds['sign']:.2f}" for name, value in seconds.items())
     notes = (
         f"`pearson` and `spearman` are within a target, across runs (the same for S and for S "
         f"centred), mean over targets, ± standard error over checkpoints and seeds; `less "
         f"{report.BASELINE}` is paired; `repeats`: agreement with another measurement of as much "
         f"text, from the rounds of this one. The others pool targets and runs, raw or beyond the "
-        f"mixture in force. `{report.AGAIN}` is the agreement of two repetitions, r; a predictor "
-        f"without any error would agree with one of them by the root of r. "
+        f"mixture in force. `{report.AGAIN}` is the agreement r of two repetitions, at the "
+        f"checkpoints that were repeated; a predictor without any error would agree with one of "
+        f"them by the root of r. "
         f"In truth {np.mean(harmful):.0%} of runs raised a target's loss; {np.mean(positive):.0%} "
-        f"of the entries of S are positive. Time relative to `sign`: {costs}."
+        f"of the entries of S are positive."
+        + "".join(f" `{name}` is measured in one round." for name in single)
     )
     save_result(
         "influence_fidelity",
