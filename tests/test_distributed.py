@@ -240,7 +240,8 @@ def check_ranks_fail_together():
 
 def test_two_ranks_agree_and_fail_together(tmp_path):
     names, dtypes = ("identity", "adam", "adam_unit", "sign"), (torch.float32, torch.float64)
-    expected = {key: measure(*key) for key in itertools.product(names, dtypes)}
+    keys = [*itertools.product(names, dtypes), *(("kfac", torch.float64), ("ggn", torch.float64))]
+    expected = {key: measure(*key) for key in keys}
     # One spawn for all: importing torch and transformers takes longer than the checks.
     checks = [
         check_reductions,
