@@ -192,14 +192,22 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(text, setting, tmp_
     assert len(calls) == 3 + 2 * 2 + 2 + 2 * 4
 
 
-def test_a_repetition_has_other_rows_and_the_same_mixtures(text, setting):
+def test_a_repetition_is_judged_by_other_rows_and_starts_from_the_same_weights(text, setting):
     first, second = (fidelity_truth.measure_truth(setting, text, r)["runs"] for r in (0, 1))
     assert [run["mixture"] for run in first.values()] == [run["mixture"] for run in second.values()]
+    for runs in (first, second):
+        befores = [run["losses"][0] for run in runs.values()]
+        assert all(losses == befores[0] for losses in befores)
+    assert first["in force"]["losses"][0] != second["in force"]["losses"][0]
+
+
+def test_a_repetition_trains_on_rows_in_another_order(text, setting):
+    twice = {name: torch.cat([rows_NT[:32]] * 2) for name, rows_NT in text.judged.items()}
+    same = text._replace(judged=twice)
+    first, second = (fidelity_truth.measure_truth(setting, same, r)["runs"] for r in (0, 1))
     for name, run in first.items():
-        assert run["losses"][0] != second[name]["losses"][0]  # judged by other rows
-        assert run["losses"][1] != second[name]["losses"][1]
-    before = [run["losses"][0] for run in first.values()]
-    assert all(losses == before[0] for losses in before)
+        assert run["losses"][0] == second[name]["losses"][0]
+        assert run["losses"][2] != second[name]["losses"][2]
 
 
 def test_decreases_leave_out_the_mixture_in_force_and_count_from_the_start():
@@ -307,5 +315,5 @@ def test_a_linear_influence_adds_up_exactly_over_the_same_rows(text, setting):
     ]
     measured_JR, values_JK = (values.double().numpy() for values in found)
     result = additivity.correlations(values_JK, measured_JR, measured_JR, mixtures_RK)
-    for name in ("r", "again", "best linear"):
+    for name in ("r", "again", "linear"):
         np.testing.assert_allclose(result[name], 1, atol=1e-4)
