@@ -36,14 +36,15 @@ CONTROL = "static"
 # What each run gives TikMixCallback; `mixer_settings` go to TiKMiX-D.
 SETTINGS: dict[str, dict[str, Any]] = {
     CONTROL: {"mixer": "static"},
-    "sign": {},
-    "sign, no guard": {"noise_guard": 0.0},
-    "sign, centred": {"mixer_settings": {"centred": True}},
-    "sign, centred, no guard": {"mixer_settings": {"centred": True}, "noise_guard": 0.0},
+    "sign": {"preconditioner": "sign"},
+    "sign, no guard": {"preconditioner": "sign", "noise_guard": 0.0},
+    "sign, centred": {"preconditioner": "sign", "mixer_settings": {"centred": True}},
     "adam_unit": {"preconditioner": "adam_unit"},
     "adam": {"preconditioner": "adam"},
     "identity": {"preconditioner": "identity"},
     "kfac": {"preconditioner": "kfac"},
+    "kfac, centred": {"preconditioner": "kfac", "mixer_settings": {"centred": True}},
+    "kfac, no guard": {"preconditioner": "kfac", "noise_guard": 0.0},
     "ggn": {"preconditioner": "ggn"},
 }
 

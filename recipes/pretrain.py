@@ -108,8 +108,14 @@ def make_mixer(args: MixtureArguments) -> Mixer[Any]:
     return configure("mixer_settings", mixers.load(args.mixer), args.mixer_settings)
 
 
-def make_preconditioner(args: MixtureArguments) -> Preconditioner:
+def make_preconditioner(args: MixtureArguments) -> str | Preconditioner:
     """Makes the preconditioner from its name and settings."""
+    if args.preconditioner == preconditioners.AUTO:
+        if args.preconditioner_settings:
+            raise ValueError(
+                "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
+            )
+        return preconditioners.AUTO
     method = preconditioners.load(args.preconditioner)
     return configure("preconditioner_settings", method, args.preconditioner_settings)
 

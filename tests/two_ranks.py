@@ -24,6 +24,7 @@ def run(folder: Path, batch: int, *, observe: bool = False) -> dict:
         dataset,
         targets=make_targets(),
         at_steps=[1, 5, 9, 13, 17],
+        preconditioner="sign",  # of which float32 leaves more than of an inverse matrix
         num_rows=8,
         measurement=Measurement(batch_size=2),
         noise_guard=0.0,

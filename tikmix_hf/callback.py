@@ -53,7 +53,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         every_steps: optimizer steps from one update to the next.
         at_steps: the steps of the updates; replaces `every_steps`.
         num_rows: held-out rows to measure of each domain and of each target, per update.
-        preconditioner: stand-in for the inverse Hessian: one of `preconditioners.available()`, or
+        preconditioner: stand-in for the inverse Hessian: "auto" is `kfac` or, for a sharded model,
+            `sign`; one of `preconditioners.available()`; or, with settings,
             `preconditioners.load("adam")(damping=0.2)`.
         measurement: everything else about how rows are measured.
         noise_guard: standard errors by which the gain of a new mixture must stand out on text that
@@ -87,7 +88,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         every_steps: int | None = None,
         at_steps: Sequence[int] | None = None,
         num_rows: int | None = None,
-        preconditioner: str | Preconditioner = "sign",
+        preconditioner: str | Preconditioner = "auto",
         measurement: Measurement | None = None,
         noise_guard: float = 1.0,
         observe: bool = False,

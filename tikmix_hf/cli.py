@@ -94,7 +94,7 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
     add("--num_rounds", type=int, metavar="N", help="rounds that they are measured in [4]")
     add("--batch_size", type=int, metavar="N", help="rows in a batch, at most")
     add("--seed", type=int, metavar="N", help="of the held-out split, and of the rows measured")
-    add("--preconditioner", metavar="NAME", help="stand-in for the inverse Hessian [sign]")
+    add("--preconditioner", metavar="NAME", help="stand-in for the inverse Hessian [kfac]")
     add("--preconditioner_settings", metavar="JSON", help="such as '{\"damping\": 0.2}'")
     add(
         "--noise_guard",

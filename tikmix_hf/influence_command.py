@@ -135,7 +135,10 @@ def _settings(options: argparse.Namespace) -> _Settings:
         in_file = recipe.load(options.config).mixture
         if in_file.preconditioner != options.preconditioner:
             settings = None  # those of another method
-    method = preconditioners.load(arguments.preconditioner)
+    # A model that is read here is whole.
+    auto = preconditioners.choose(preconditioners.AUTO, sharded=False)
+    named = arguments.preconditioner != preconditioners.AUTO
+    method = preconditioners.load(arguments.preconditioner) if named else type(auto)
     check_selection(arguments.parameters)
     if options.dtype not in pretrained.DTYPES:
         raise ValueError(f"`--dtype` must be one of {pretrained.DTYPES}; got {options.dtype!r}.")

@@ -81,7 +81,7 @@ class Measurer:
         settings: how.
         domains: whose held-out rows are measured.
         targets: tokenised rows by name.
-        preconditioner: stand-in for the inverse Hessian, by name or with settings.
+        preconditioner: stand-in for the inverse Hessian: "auto", by name, or with settings.
         progress: show a bar.
 
     Attributes:
@@ -101,8 +101,7 @@ class Measurer:
         self.settings, self.progress = settings, progress
         self.domains = {domain.name: domain.heldout for domain in domains}
         self.targets = dict(targets)
-        if isinstance(preconditioner, str):
-            preconditioner = preconditioners.load(preconditioner)()
+        preconditioners.choose(preconditioner, sharded=False)  # an unknown name fails here
         self.preconditioner = preconditioner
         self.num_rows = self.per_device = 1
         self._engine: GroupInfluence | None = None
@@ -140,7 +139,6 @@ class Measurer:
             optimizer: the live optimizer.
             portion: the round.
         """
-        refresh = self.preconditioner.refresh_updates
         if self._engine is None:
             self._engine = GroupInfluence(
                 model,
@@ -149,6 +147,7 @@ class Measurer:
                 parameters=self.settings.parameters,
                 offload=self.settings.offload,
             )
+        refresh = self._engine.preconditioner.refresh_updates
         return self._engine.measure(
             self._batches(self.domains, portion),
             self._batches(self.targets, portion),
@@ -158,7 +157,7 @@ class Measurer:
 
     def release(self) -> None:
         """Drops a fit that serves one update alone, and its memory."""
-        if self.preconditioner.refresh_updates == 1:
+        if self._engine and self._engine.preconditioner.refresh_updates == 1:
             self.forget()
 
     def forget(self) -> None:

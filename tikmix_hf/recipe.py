@@ -81,8 +81,9 @@ class MixtureArguments:
     """Standard errors that a promised gain must exceed for the mixture to move; 0 asks for none."""
     observe: bool = False
     """Measure and log, but change nothing."""
-    preconditioner: str = "sign"
-    """One of `tikmix_hf.signals.preconditioners.available()`."""
+    preconditioner: str = "auto"
+    """"auto" (`kfac`; `sign` for a sharded model), or one of
+    `tikmix_hf.signals.preconditioners.available()`."""
     preconditioner_settings: dict | str | None = None
     """Settings of the preconditioner, such as `damping: 0.2`."""
     parameters: str = "all"

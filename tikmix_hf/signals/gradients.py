@@ -212,6 +212,7 @@ class _EvaluatingCheckpoint:
 
 
 def checkpoints_reentrantly(model: nn.Module) -> bool:
+    """Whether some layer recomputes through torch's reentrant checkpoint, inside `undisturbed`."""
     return any(
         isinstance(layer._gradient_checkpointing_func, _EvaluatingCheckpoint)
         and layer._gradient_checkpointing_func.reentrant

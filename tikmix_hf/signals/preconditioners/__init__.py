@@ -24,7 +24,22 @@ import pkgutil
 
 from tikmix_hf.signals.preconditioners.base import Apply, Fitting, Preconditioner, Side
 
-__all__ = ["Apply", "Fitting", "Preconditioner", "Side", "available", "load", "name_of"]
+__all__ = [
+    "AUTO",
+    "Apply",
+    "Fitting",
+    "Preconditioner",
+    "Side",
+    "available",
+    "choose",
+    "load",
+    "name_of",
+]
+
+
+AUTO = "auto"
+"""`kfac`, which predicts training best (`eval/results/influence_fidelity.md`), where every rank
+holds the whole model; `sign`, which works shard by shard, where it does not."""
 
 
 def available() -> tuple[str, ...]:
@@ -45,7 +60,9 @@ def load(name: str) -> type[Preconditioner]:
     if name not in available():
         close = difflib.get_close_matches(str(name), available(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`preconditioner` must be one of {available()}; got {name!r}.{hint}")
+        raise ValueError(
+            f"`preconditioner` must be {AUTO!r} or one of {available()}; got {name!r}.{hint}"
+        )
     module = importlib.import_module(f"{__name__}.{name}")
     own = [
         value
@@ -56,6 +73,21 @@ def load(name: str) -> type[Preconditioner]:
     ]
     assert len(own) == 1, f"{module.__name__} must define exactly one Preconditioner"
     return own[0]
+
+
+def choose(preconditioner: str | Preconditioner, *, sharded: bool) -> Preconditioner:
+    """The preconditioner that a name, "auto" or an object stands for.
+
+    Args:
+        preconditioner: as users give it.
+        sharded: whether a rank holds only a shard of the model.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if preconditioner == AUTO:
+        preconditioner = "sign" if sharded else "kfac"
+    return load(preconditioner)() if isinstance(preconditioner, str) else preconditioner
 
 
 def name_of(preconditioner: Preconditioner) -> str:
