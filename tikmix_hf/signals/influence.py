@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from tikmix_hf import distributed
 from tikmix_hf.signals import gradients, preconditioners
 from tikmix_hf.signals.matrix import InfluenceMatrix
 from tikmix_hf.signals.pairing import Pairing
-from tikmix_hf.signals.passes import Passes, bare, open_passes
+from tikmix_hf.signals.passes import Passes, bare, is_sharded, open_passes
 from tikmix_hf.signals.preconditioners import Apply, Fitting, Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
 from tikmix_hf.signals.walk import Batches, check_batches
@@ -45,8 +46,10 @@ class GroupInfluence:
 
     Args:
         model: a causal language model; `model(**batch).loss` is the mean over the batch's loss
-            tokens. DDP and torch.compile are looked through; FSDP2's shards stay where they are.
-        preconditioner: one of `preconditioners.available()`, or one with settings of your own.
+            tokens. DDP, torch.compile and DeepSpeed's engine are looked through; the shards of
+            FSDP2 and ZeRO-3 stay where they are.
+        preconditioner: "auto", which is `kfac` or, for a sharded model, `sign`; one of
+            `preconditioners.available()`; or one with settings of your own.
         optimizer: the live optimizer; the Adam preconditioners and `ggn` read it.
         parameters: which parameters to measure on: "all", "lm_head", "last N blocks", or a regular
             expression for their names.
@@ -60,17 +63,15 @@ class GroupInfluence:
         self,
         model: nn.Module,
         *,
-        preconditioner: str | Preconditioner = "sign",
+        preconditioner: str | Preconditioner = preconditioners.AUTO,
         optimizer: torch.optim.Optimizer | AcceleratedOptimizer | None = None,
         parameters: str = ALL,
         offload: bool = False,
     ) -> None:
-        # An unknown name fails here, not mid-training.
-        if isinstance(preconditioner, str):
-            preconditioner = preconditioners.load(preconditioner)()
         check_selection(parameters)
         self.model = bare(model)
-        self.preconditioner = preconditioner
+        # An unknown name fails here, not mid-training.
+        self.preconditioner = preconditioners.choose(preconditioner, sharded=is_sharded(self.model))
         self.optimizer = optimizer
         self.parameters, self.offload = parameters, offload
         self._apply: Apply | None = None
@@ -104,10 +105,12 @@ class GroupInfluence:
         num_batches = check_batches(domain_batches, target_batches)
         with (
             gradients.undisturbed(self.model),
+            ExitStack() as stack,
             tqdm(total=num_batches, disable=not progress or distributed.rank() > 0) as bar,
         ):
             with distributed.FailTogether():
                 passes = open_passes(self.model, self.parameters)
+            stack.enter_context(passes.undisturbed())
             if refit or self._apply is None:
                 self._apply = self._fit(passes, domain_batches)
             pairing = Pairing(

@@ -51,7 +51,7 @@ def mean_losses(model: nn.Module, batches: Mapping[str, Batches]) -> Losses:
             passes = open_passes(model)
         for module in model.modules():  # nothing is kept for a backward pass: no checkpoints
             module.training = False
-        with distributed.FailTogether():
+        with passes.undisturbed(), distributed.FailTogether():
             ledgers_J = [_walk(name, part, passes) for name, part in batches.items()]
         for module in model.modules():
             if isinstance(module, FSDPModule):  # no backward pass gives the last shards back

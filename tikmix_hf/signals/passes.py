@@ -5,18 +5,19 @@ parameter, and the sums that make numbers of one rank the numbers of all:
 
 * `Passes`: one device, DDP, ZeRO-1 and ZeRO-2. Every rank holds all parameters and takes the
   microbatches whose turn is its own; `autograd.grad` on the bare module, past every reducer.
-* `ShardedPasses`: FSDP2 (`fully_shard`), also hybrid. R ranks go through R microbatches in
-  lockstep, and every rank is left with its shards of the gradient of their sum. No gradient is ever
-  gathered.
+* `LockstepPasses`: R ranks go through R microbatches in lockstep, and every rank is left with its
+  shards of the gradient of their sum. No gradient is ever gathered. `ShardedPasses`: FSDP2
+  (`fully_shard`), also hybrid. `Zero3Passes` (`zero3.py`): DeepSpeed ZeRO-3.
 
 Everything else that holds DTensors or no elements is refused with an error that says what to do.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +46,17 @@ class Passes:
 
     def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         self.model, self.parameters = model, parameters
-        self.local_P = [_local(parameter) for parameter in parameters]
+        self.local_P = [self.local(parameter) for parameter in parameters]
         """What this rank holds of each parameter."""
         self.device = self.local_P[0].device
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """What this rank holds of a parameter, or of its gradient."""
+        return tensor.detach()
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Around all passes: afterwards whatever shards the model is what it was."""
+        return nullcontext()
 
     def turns(self, num_batches: int) -> Iterator[tuple[int, int | None]]:
         """The group and the number of this rank's microbatches, one after the other.
@@ -78,15 +87,14 @@ class Passes:
         return partial
 
 
-class ShardedPasses(Passes):
-    """Forward and backward passes of a model sharded by FSDP2, all ranks in lockstep."""
+class LockstepPasses(Passes):
+    """Forward and backward passes of a model sharded over all ranks, which run it together."""
 
     sharded = True
 
     def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__(model, parameters)
         self.lanes = distributed.world_size()
-        self._replicas = max(_replicas(parameter) for parameter in parameters)
 
     def turns(self, num_batches: int) -> Iterator[tuple[int, int | None]]:
         """As many on every rank."""
@@ -98,6 +106,33 @@ class ShardedPasses(Passes):
         """A rank without its batch would leave the others waiting in the forward pass."""
         return distributed.FailTogether()
 
+    def sum_gradients_(self, gradient_P: Sequence[Tensor]) -> None:
+        """Nothing is left to do: whatever shards the model has summed."""
+
+    def sum_streamed_(self, dots: Sequence[Tensor]) -> None:
+        """Sums the shards' dots, in place."""
+        for partial in dots:
+            partial.copy_(self.total(partial))
+
+    def total(self, partial: Tensor) -> Tensor:
+        """The sum over shards."""
+        partial = partial.clone()
+        distributed.all_reduce_sum_([partial])
+        return partial
+
+
+class ShardedPasses(LockstepPasses):
+    """Forward and backward passes of a model sharded by FSDP2."""
+
+    def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(model, parameters)
+        self._replicas = max(_replicas(parameter) for parameter in parameters)
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """This rank's shard."""
+        assert isinstance(tensor, DTensor)
+        return tensor.to_local().detach()
+
     def gradient(self, batch: Mapping[str, Any], *, counts: bool = True) -> BatchGradient:
         """This rank's shards of the gradient of the sum over all ranks' batches."""
         # FSDP averages over ranks.
@@ -106,33 +141,23 @@ class ShardedPasses(Passes):
             loss_sum = gradients.loss_sum(self.model, batch, self.device)
             (loss_sum * weight).backward()
         gradient_P = [
-            None if parameter.grad is None else _local(parameter.grad)
+            None if parameter.grad is None else self.local(parameter.grad)
             for parameter in self.parameters
         ]
         for parameter in self.model.parameters():
             parameter.grad = None
         return BatchGradient(loss_sum.detach(), gradient_P)
 
-    def sum_gradients_(self, gradient_P: Sequence[Tensor]) -> None:
-        """Nothing is left to do: FSDP has summed."""
-
-    def sum_streamed_(self, dots: Sequence[Tensor]) -> None:
-        """Sums the shards' dots, in place."""
-        for partial in dots:
-            partial.copy_(self.total(partial))
-
     def total(self, partial: Tensor) -> Tensor:
         """The sum over shards; in hybrid sharding every shard is there several times."""
-        partial = partial.clone()
-        distributed.all_reduce_sum_([partial])
-        return partial / self._replicas
+        return super().total(partial) / self._replicas
 
 
 def open_passes(model: nn.Module, selection: str = ALL) -> Passes:
     """Finds out how `model` is distributed.
 
     Args:
-        model: as the Trainer hands it to callbacks; DDP and torch.compile are looked through.
+        model: as the Trainer hands it to callbacks; see `bare` for what is looked through.
         selection: see `select_parameters`.
 
     Raises:
@@ -146,14 +171,14 @@ def open_passes(model: nn.Module, selection: str = ALL) -> Passes:
             "`fsdp_version: 2` in the Accelerate configuration."
         )
     parameters = select_parameters(model, selection)
-    # Under ZeRO-3 a parameter that is not gathered has no elements.
-    if any(not isinstance(p, DTensor) and not p.numel() for p in parameters):
-        raise ValueError(
-            "`model` is sharded by DeepSpeed ZeRO-3, whose gradients a callback cannot reach. Use "
-            "ZeRO-2 or FSDP2 (`fsdp_version: 2`)."
-        )
+    # DeepSpeed marks ZeRO-3's parameters so; small ones may have all their elements all the same.
+    if any("ds_id" in vars(parameter) for parameter in parameters):
+        from tikmix_hf.signals.zero3 import Zero3Passes
+
+        return Zero3Passes(model, parameters)
     num_sharded = sum(isinstance(parameter, DTensor) for parameter in parameters)
     if not num_sharded:
+        _check_checkpoints(model, parameters)
         return Passes(model, parameters)
     if not isinstance(model, FSDPModule) or num_sharded < len(parameters):
         raise ValueError(
@@ -166,15 +191,39 @@ def open_passes(model: nn.Module, selection: str = ALL) -> Passes:
     return ShardedPasses(model, parameters)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a rank holds only a shard of some trainable parameter, by whatever means."""
+    return any(
+        isinstance(parameter, DTensor) or not parameter.numel()
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )
+
+
 def bare(model: nn.Module) -> nn.Module:
-    """The module inside DDP and torch.compile."""
+    """The module inside DDP, torch.compile and DeepSpeed's engine."""
+    wrappers: list[Any] = [DistributedDataParallel]
+    # Whoever has an engine has imported DeepSpeed.
+    if "deepspeed" in sys.modules:
+        wrappers.append(vars(sys.modules["deepspeed"])["DeepSpeedEngine"])
     while True:
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
+        if isinstance(model, tuple(wrappers)):
+            model = cast("nn.Module", model.module)
         elif isinstance(model, torch._dynamo.OptimizedModule):
             model = model._orig_mod
         else:
             return model
+
+
+def _check_checkpoints(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    # ZeRO-1 and ZeRO-2 mark their parameters so.
+    hooked = any("_hp_mapping" in vars(parameter) for parameter in parameters)
+    if hooked and gradients.checkpoints_reentrantly(model):
+        raise ValueError(
+            "`model` checkpoints reentrantly, which asks for a backward pass through the hooks of "
+            "DeepSpeed ZeRO-1 or ZeRO-2 and would leave its gradients in them. Set "
+            "`gradient_checkpointing_kwargs={'use_reentrant': False}`, or use ZeRO-3."
+        )
 
 
 def _check_mesh(parameter: nn.Parameter) -> None:
@@ -201,7 +250,3 @@ def _replicas(parameter: nn.Parameter) -> int:
         ),
         1,
     )
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
