@@ -114,7 +114,7 @@ def check_influence_equals(expected):
 
 def check_each_rank_touches_its_own_batches():
     all_batches = domains() | targets()
-    GroupInfluence(model()).measure(
+    GroupInfluence(model(), preconditioner="sign").measure(
         {name: all_batches[name] for name in domains()},
         {name: all_batches[name] for name in targets()},
     )
@@ -171,7 +171,7 @@ def check_an_exception_on_one_rank_reaches_both():
             influence.measure({"web": unlabelled}, targets())
     different = {"web" if distributed.rank() == 0 else "wob": Batches(1, 2)}
     with pytest.raises(RuntimeError, match=r"names and numbers of batches.*ranks \[1\] of 2"):
-        GroupInfluence(model()).measure(different, targets())
+        GroupInfluence(model(), preconditioner="sign").measure(different, targets())
 
 
 def check_ddp_training_is_bit_identical_with_measurements():
@@ -187,7 +187,7 @@ def check_ddp_training_is_bit_identical_with_measurements():
             optimizer.step()
             optimizer.zero_grad()
             if measured:
-                GroupInfluence(parallel).measure(domains(), targets())
+                GroupInfluence(parallel, preconditioner="sign").measure(domains(), targets())
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
     assert torch.equal(train(False), train(True))

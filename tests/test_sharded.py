@@ -144,6 +144,11 @@ def check_other_shardings_are_refused():
             GroupInfluence(sharded(model()), preconditioner=name).measure(domains(3), targets())
 
 
+def check_auto_is_sign():
+    matrix = GroupInfluence(sharded(model())).measure(domains(3), targets())
+    assert matrix.preconditioner == "sign"
+
+
 def test_shards_of_two_ranks_give_the_influence_of_one_process(tmp_path):
     expected = {
         (name, num): measure(model(), name, num)
@@ -155,5 +160,6 @@ def test_shards_of_two_ranks_give_the_influence_of_one_process(tmp_path):
         check_a_bad_batch_on_one_rank_fails_both,
         check_a_batch_without_loss_tokens_counts_for_nothing,
         check_other_shardings_are_refused,
+        check_auto_is_sign,
     ]
     on_two_ranks(functools.partial(in_turn, checks), tmp_path)

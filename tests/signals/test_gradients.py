@@ -62,13 +62,15 @@ def test_gradients_flags_and_checkpoint_functions_are_put_back_even_after_an_exc
         model.activation_checkpointing_enable(settings)
     model(**rows(0, 2)).loss.backward()
     before = state_of(model)
-    GroupInfluence(model).measure(domains(), targets())
+    GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     assert_same_state(model, before)
     torch_state = torch.get_rng_state()
     out_of_vocabulary = rows(0, 2)
     out_of_vocabulary["input_ids"][1, 1] = VOCABULARY
     with pytest.raises(IndexError):
-        GroupInfluence(model).measure({"web": [rows(0, 2), out_of_vocabulary]}, targets())
+        GroupInfluence(model, preconditioner="sign").measure(
+            {"web": [rows(0, 2), out_of_vocabulary]}, targets()
+        )
     assert_same_state(model, before)
     assert torch.equal(torch.get_rng_state(), torch_state)
 
@@ -81,7 +83,9 @@ def test_gradient_checkpointing_stays_on(settings, training):
         model.activation_checkpointing_enable(settings)
     forwards = []
     model.transformer.h[0].mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
-    GroupInfluence(model).measure({"web": [rows(0, 2)]}, {"arc": [rows(1, 2)]})
+    GroupInfluence(model, preconditioner="sign").measure(
+        {"web": [rows(0, 2)]}, {"arc": [rows(1, 2)]}
+    )
     # Two batches; checkpointing computes every layer once more on the way back.
     assert len(forwards) == (4 if settings else 2)
 
@@ -155,9 +159,10 @@ def test_training_after_a_measurement_is_bit_identical_to_training_without(setti
 
 def test_measuring_works_where_the_caller_switched_gradients_off():
     with torch.no_grad():
-        matrix = GroupInfluence(llama()).measure(domains(), targets())
+        matrix = GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets())
     np.testing.assert_array_equal(
-        matrix.values, GroupInfluence(llama()).measure(domains(), targets()).values
+        matrix.values,
+        GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets()).values,
     )
 
 

@@ -93,7 +93,7 @@ def test_float32_influence_equals_the_float64_reference_up_to_rounding(name):
 
 def test_float32_sign_differs_from_float64_only_where_the_gradient_is_rounding():
     model = llama(torch.float32)
-    matrix = GroupInfluence(model).measure(domains(), targets())
+    matrix = GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     model.double()
     for j, target_batches in enumerate(targets().values()):
         f = mean_token_gradient(model, target_batches)
@@ -128,7 +128,7 @@ def test_positive_influence_lowers_the_target_and_by_that_much_on_a_known_hessia
         # d optimum / d eps = -H^-1 g_k with H = curvature * 1; the next order is O(upweight).
         assert float(change / upweight) == pytest.approx(-matrix.values[0, k] / curvature, abs=1e-4)
     assert matrix.values[0, 0] > 0 > matrix.values[0, 1]
-    by_sign = GroupInfluence(model).measure(
+    by_sign = GroupInfluence(model, preconditioner="sign").measure(
         {name: [quadratic_batch(centre)] for name, centre in centres.items()},
         {"task": [quadratic_batch(target_centre)]},
     )
@@ -175,7 +175,7 @@ def test_reordering_domains_and_targets_only_permutes(name):
 
 def test_losses_are_means_over_all_tokens_and_not_over_batches():
     model = llama()
-    matrix = GroupInfluence(model).measure(domains(), targets())
+    matrix = GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     for name, loss in zip(matrix.targets, matrix.target_losses, strict=True):
         loss_sum, num_tokens = 0.0, 0
         for batch in targets(size=1)[name]:
@@ -199,7 +199,7 @@ def test_standard_errors_of_a_linear_preconditioner_are_those_of_the_ratio_of_it
 
 def test_standard_errors_of_sign_come_from_even_and_odd_batches():
     model = llama()
-    matrix = GroupInfluence(model).measure(domains(), targets())
+    matrix = GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     halves = [
         reference(model, {"web": domains()["web"][half::2]}, targets(), torch.sign)[:, 0]
         for half in (0, 1)
@@ -222,24 +222,26 @@ def test_a_batch_without_loss_tokens_counts_for_nothing():
     masked = rows(3, 2)
     masked["labels"][:] = -100
     model = llama()
-    plain = GroupInfluence(model).measure(domains(), targets())
+    plain = GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     web = domains()["web"]
     # At the end, so that no other batch changes its half.
-    padded = GroupInfluence(model).measure(domains() | {"web": [*web, masked]}, targets())
+    padded = GroupInfluence(model, preconditioner="sign").measure(
+        domains() | {"web": [*web, masked]}, targets()
+    )
     np.testing.assert_array_equal(padded.values, plain.values)
     np.testing.assert_array_equal(padded.stderr, plain.stderr)
     assert padded.num_tokens == plain.num_tokens
     with pytest.raises(ValueError, match="domain 'web' has no loss token in its 1 batches"):
-        GroupInfluence(model).measure({"web": [masked]}, targets())
+        GroupInfluence(model, preconditioner="sign").measure({"web": [masked]}, targets())
     with pytest.raises(ValueError, match="target 'arc' has no loss token in its 0 batches"):
-        GroupInfluence(model).measure(domains(), {"arc": []})
+        GroupInfluence(model, preconditioner="sign").measure(domains(), {"arc": []})
 
 
 def test_frozen_and_unreached_parameters_have_no_influence():
     model = llama(tied=False)
     model.unreached = torch.nn.Parameter(torch.ones(5))
     model.model.embed_tokens.requires_grad_(False)
-    matrix = GroupInfluence(model).measure(domains(), targets())
+    matrix = GroupInfluence(model, preconditioner="sign").measure(domains(), targets())
     del model.unreached
     expected = reference(model, domains(), targets(), torch.sign)
     np.testing.assert_allclose(matrix.values, expected, rtol=1e-9)
@@ -259,7 +261,7 @@ class LazyBatches:
 
 def test_lazy_sequences_are_read_once_in_order():
     lazy = LazyBatches(domains()["web"])
-    GroupInfluence(llama()).measure({"web": lazy}, targets())
+    GroupInfluence(llama(), preconditioner="sign").measure({"web": lazy}, targets())
     assert lazy.touched == [0, 1, 2, 3]
 
 
@@ -286,9 +288,9 @@ def test_bfloat16_gradients_are_summed_in_float32():
 
 
 def test_the_progress_bar_counts_batches(capsys):
-    GroupInfluence(llama()).measure(domains(), targets(), progress=True)
+    GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets(), progress=True)
     assert "14/14" in capsys.readouterr().err
-    GroupInfluence(llama()).measure(domains(), targets())
+    GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets())
     assert capsys.readouterr().err == ""
 
 
@@ -344,3 +346,13 @@ def test_the_last_fit_serves_until_a_new_one_is_asked_for():
     fresh = influence.measure(domains(), targets(), refit=True)
     np.testing.assert_array_equal(kept.values, before.values)
     np.testing.assert_allclose(fresh.values, before.values / 3, rtol=1e-9)
+
+
+def test_auto_is_kfac_where_the_model_is_whole():
+    matrices = [
+        GroupInfluence(llama(), preconditioner=name).measure(domains(), targets())
+        for name in ("auto", "kfac")
+    ]
+    assert [matrix.preconditioner for matrix in matrices] == ["kfac", "kfac"]
+    np.testing.assert_array_equal(matrices[0].values, matrices[1].values)
+    assert GroupInfluence(llama()).preconditioner == preconditioners.load("kfac")()
