@@ -198,7 +198,7 @@ class _PoisonedLlama(RecordingLlama):
 
     def forward(self, *args, **kwargs):
         outputs = super().forward(*args, **kwargs)
-        if not self.training:
+        if not self.training and outputs.loss is not None:
             outputs.loss = outputs.loss * float("nan")
         return outputs
 
@@ -229,7 +229,7 @@ def test_a_model_without_any_gradient_keeps_the_mixture(tmp_path):
     model = make_model(tie_word_embeddings=False)
     torch.nn.init.zeros_(model.lm_head.weight)
     model.lm_head.requires_grad_(False)
-    _, callback = train(tmp_path, model=model, at_steps=[2])
+    _, callback = train(tmp_path, model=model, at_steps=[2], preconditioner="sign")
     assert "zero everywhere" in callback.updates[0].notes[0]
     assert len(callback.dataset.schedule.segments) == 1
 
@@ -495,6 +495,7 @@ def test_measured_rows_go_through_the_collator_that_was_given(tmp_path):
     callback = make_callback(
         dataset,
         measurement=Measurement(data_collator=collate, batch_size=3, num_rounds=1),
+        preconditioner="sign",  # kfac would read some of them twice
         at_steps=[2],
     )
     train(tmp_path, dataset=dataset, callback=callback)

@@ -150,7 +150,8 @@ class _PoisonedAt(RecordingLlama):
 
     def forward(self, *args, **kwargs):
         outputs = super().forward(*args, **kwargs)
-        if not self.training and len(self.read) // 4 in self.poisoned:
+        poisoned = not self.training and len(self.read) // 4 in self.poisoned
+        if poisoned and outputs.loss is not None:
             outputs.loss = outputs.loss * float("nan")
         return outputs
 
