@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tikmix_hf.collate import PackedCollator
     from tikmix_hf.dataset import InterleavedDomainDataset
     from tikmix_hf.domains import Domain, Domains, tokenize_and_pack
+    from tikmix_hf.measurement import Measurement
     from tikmix_hf.mixture import Constraints
     from tikmix_hf.schedule import MixtureSchedule
     from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
@@ -30,6 +31,7 @@ __all__ = [
     "GroupInfluence",
     "InfluenceMatrix",
     "InterleavedDomainDataset",
+    "Measurement",
     "MixtureSchedule",
     "PackedCollator",
     "TikMixCallback",
@@ -45,6 +47,7 @@ _ROOMS = {
     "GroupInfluence": "signals.influence",
     "InfluenceMatrix": "signals.influence",
     "InterleavedDomainDataset": "dataset",
+    "Measurement": "measurement",
     "MixtureSchedule": "schedule",
     "PackedCollator": "collate",
     "TikMixCallback": "callback",
