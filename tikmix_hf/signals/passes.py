@@ -194,7 +194,7 @@ def open_passes(model: nn.Module, selection: str = ALL) -> Passes:
 def is_sharded(model: nn.Module) -> bool:
     """Whether a rank holds only a shard of some trainable parameter, by whatever means."""
     return any(
-        isinstance(parameter, DTensor) or not parameter.numel()
+        isinstance(parameter, DTensor) or "ds_id" in vars(parameter)
         for parameter in model.parameters()
         if parameter.requires_grad
     )
