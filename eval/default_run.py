@@ -58,10 +58,10 @@ def scores(matrix: InfluenceMatrix, mixture_K: np.ndarray) -> np.ndarray:
 def tau(first: InfluenceMatrix, second: InfluenceMatrix, mixture_K: np.ndarray) -> dict[str, float]:
     """Kendall's tau of the domains, over all targets and as a mean of single targets."""
     single = [
-        stats.kendalltau(one, other).statistic
+        stats.kendalltau(one, other)[0]
         for one, other in zip(first.values, second.values, strict=True)
     ]
-    both = stats.kendalltau(scores(first, mixture_K), scores(second, mixture_K)).statistic
+    both = stats.kendalltau(scores(first, mixture_K), scores(second, mixture_K))[0]
     return {"overall": float(both), "single targets": float(np.mean(single))}
 
 
@@ -84,7 +84,7 @@ class Compare(TrainerCallback):
         row: dict[str, Any] = {"step": state.global_step}
         if matrix is not None:
             more = [self.measure(kwargs["model"], TIMES * plan.num_rows, n) for n in range(2)]
-            own, ceiling = tau(matrix, more[0], record.mixture), tau(*more, record.mixture)
+            own, ceiling = (tau(first, more[1], record.mixture) for first in (matrix, more[0]))
             row |= {
                 "rows": plan.num_rows,
                 "rounds": record.num_rounds,

@@ -246,7 +246,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.high_water_of:
-        run(*arguments.high_water_of, *build())
+        name, held = arguments.high_water_of
+        run(name, held, *build())
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
     result = measure(arguments.names, arguments.repetitions)

@@ -69,7 +69,7 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
     assert cli.main(["influence", "--model", tiny.model, *words]) == 0
     matrix = InfluenceMatrix.load(out / "influence.json")
     loaded = AutoModelForCausalLM.from_pretrained(tiny.model)
-    direct = measured_directly(tiny, GroupInfluence(loaded, preconditioner="sign"))
+    direct = measured_directly(tiny, GroupInfluence(loaded, preconditioner="kfac"))
     np.testing.assert_array_equal(matrix.values, direct.values)
     np.testing.assert_array_equal(matrix.rounds, direct.rounds)
     np.testing.assert_array_equal(matrix.domain_stderr, direct.domain_stderr)

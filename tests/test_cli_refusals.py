@@ -32,7 +32,11 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
         (["--weights", "1", "2"], "`--weights` must be one number for each of 1 models; got 2"),
         (["--mixers", "tikmix_x"], "must be an available mixer; got 'tikmix_x'. Did you mean"),
         (["--preconditioner", "sgn"], "got 'sgn'"),
-        (["--preconditioner_settings", '{"damping": 1}'], "settings of Sign (none); got damping"),
+        (
+            ["--preconditioner", "sign", "--preconditioner_settings", '{"damping": 1}'],
+            "settings of Sign (none); got damping",
+        ),
+        (["--preconditioner_settings", '{"damping": 1}'], "`preconditioner` by name; it is 'auto'"),
         (["--preconditioner_settings", "{damping"], "must be JSON on the command line"),
         (["--mixture", "even"], "`mixture` must be 'natural', 'uniform'"),
         (["--mixture", "no/such.json"], "no/such.json is none"),

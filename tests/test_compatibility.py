@@ -44,7 +44,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from tikmix_hf import PackedCollator, TikMixCallback
+from tikmix_hf import Measurement, PackedCollator, TikMixCallback
 
 STEPS = 4
 ALL_ROWS = 14  # no domain and no target holds out more, so every row is measured
@@ -165,8 +165,7 @@ def observer(dataset, **options: Any) -> TikMixCallback:
         observe=True,
         preconditioner="identity",
         num_rows=ALL_ROWS,
-        batch_size=5,
-        data_collator=collate_with_luck,
+        measurement=Measurement(num_rounds=1, batch_size=5, data_collator=collate_with_luck),
         on_error="raise",
         progress=False,
         **options,

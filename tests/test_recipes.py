@@ -235,7 +235,11 @@ def test_the_mixture_may_be_the_file_of_a_schedule(tmp_path):
     ("settings", "message"),
     [
         ({"mixer_settings": {"gama": 1}}, "`mixer_settings` must be settings of TikMixD"),
-        ({"preconditioner_settings": {"damping": 1}}, r"settings of Sign \(none\); got damping"),
+        (
+            {"preconditioner": "sign", "preconditioner_settings": {"damping": 1}},
+            r"settings of Sign \(none\); got damping",
+        ),
+        ({"preconditioner_settings": {"damping": 1}}, "`preconditioner` by name; it is 'auto'"),
         ({"mixture": "no/such.json"}, "`mixture` must be the file of a schedule"),
         ({"num_rounds": 0}, "`num_rounds` must be"),
         ({"model_config": {"hidden_size": 16}}, "`model_name_or_path` or `model_config` must be"),

@@ -138,6 +138,10 @@ def _settings(options: argparse.Namespace) -> _Settings:
     # A model that is read here is whole.
     auto = preconditioners.choose(preconditioners.AUTO, sharded=False)
     named = arguments.preconditioner != preconditioners.AUTO
+    if settings and not named:
+        raise ValueError(
+            "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
+        )
     method = preconditioners.load(arguments.preconditioner) if named else type(auto)
     check_selection(arguments.parameters)
     if options.dtype not in pretrained.DTYPES:

@@ -200,3 +200,33 @@ def test_factors_on_the_same_draws_are_those_of_kronfluence():
         assert_close(layer.input_sum, inputs, **EXACT)
         outputs = theirs["gradient_covariance"][layer.name] / ours.num_tokens
         assert_close(layer.output_sum, outputs, **EXACT)
+
+
+def test_a_layer_whose_output_is_written_to_in_place_gives_the_same_factors():
+    class Clamped(Bigram):
+        """Clips what a Linear gives, in place, as OLMo does to its queries."""
+
+        in_place = True
+
+        def forward(self, **inputs):
+            hook = _clamp_in_place if self.in_place else _clamp
+            layers = [m for m in self.modules() if isinstance(m, nn.Linear)]
+            handles = [layer.register_forward_hook(hook) for layer in layers]
+            try:
+                return super().forward(**inputs)
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    model = Clamped()
+    in_place = fisher_of(model, domains()["books"])
+    model.in_place = False
+    assert_same_factors(in_place, fisher_of(model, domains()["books"]))
+
+
+def _clamp_in_place(module, inputs, output):
+    return output.clamp_(-0.1, 0.1)
+
+
+def _clamp(module, inputs, output):
+    return output.clamp(-0.1, 0.1)

@@ -60,9 +60,7 @@ def load(name: str) -> type[Preconditioner]:
     if name not in available():
         close = difflib.get_close_matches(str(name), available(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"`preconditioner` must be {AUTO!r} or one of {available()}; got {name!r}.{hint}"
-        )
+        raise ValueError(f"`preconditioner` must be one of {available()}; got {name!r}.{hint}")
     module = importlib.import_module(f"{__name__}.{name}")
     own = [
         value
@@ -84,10 +82,18 @@ def choose(preconditioner: str | Preconditioner, *, sharded: bool) -> Preconditi
 
     Raises:
         ValueError: for an unknown name.
+        TypeError: for what is neither a name nor a preconditioner, such as a class.
     """
     if preconditioner == AUTO:
         preconditioner = "sign" if sharded else "kfac"
-    return load(preconditioner)() if isinstance(preconditioner, str) else preconditioner
+    if isinstance(preconditioner, str):
+        return load(preconditioner)()
+    if not isinstance(preconditioner, Preconditioner):
+        raise TypeError(
+            "`preconditioner` must be a name or a Preconditioner with its settings, such as "
+            f"preconditioners.load('kfac')(); got {preconditioner!r}."
+        )
+    return preconditioner
 
 
 def name_of(preconditioner: Preconditioner) -> str:

@@ -184,7 +184,7 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, output: Tensor, input_: Tensor, anchor: Tensor, layer: Layer) -> Tensor:
         ctx.layer = layer
         ctx.save_for_backward(input_)
-        return output.view_as(output)
+        return output.clone()  # a view could not be written to in place, as some models do
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None, None, None]:
