@@ -12,9 +12,9 @@ size out. The gradients of the fewer side are held while the other side's stream
 errors: `sampling_error.py`.
 
 Memory beyond a plain forward and backward pass, in fp32 gradients of the selected parameters (a
-rank's shards of them, where the model is sharded): 1.5 J + 2 with J <= K targets held; with fewer
-domains 1.5 K + 2, or 2 K + 2 where the preconditioner is not linear. `kfac` and `ggn` add their
-own.
+rank's shards of them, where the model is sharded): 1.5 J + 1 with J <= K targets held; with fewer
+domains 1.5 K + 1, or 2 K + 1 where the preconditioner is not linear. `kfac` adds 2 (I^2 + O^2 + I O)
+numbers for a Linear layer of I x O while it is fitted, `ggn` some gradients.
 """
 
 from __future__ import annotations
