@@ -13,8 +13,8 @@ errors: `sampling_error.py`.
 
 Memory beyond a plain forward and backward pass, in fp32 gradients of the selected parameters (a
 rank's shards of them, where the model is sharded): 1.5 J + 1 with J <= K targets held; with fewer
-domains 1.5 K + 1, or 2 K + 1 where the preconditioner is not linear. `kfac` adds 2 (I^2 + O^2 + I O)
-numbers for a Linear layer of I x O while it is fitted, `ggn` some gradients.
+domains 1.5 K + 1, or 2 K + 1 where the preconditioner is not linear. `kfac` adds
+2 (I^2 + O^2 + I O) numbers for a Linear layer of I x O while it is fitted, `ggn` some gradients.
 """
 
 from __future__ import annotations
