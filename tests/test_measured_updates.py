@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,19 +21,20 @@ from tiny import (
 )
 
 from tikmix_hf import TikMixCallback
-from tikmix_hf.measurement import Measurement
+from tikmix_hf.measurement import Measurement, Measurer
 from tikmix_hf.signals.influence import GroupInfluence
+from tikmix_hf.signals.passes import Passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.update import read_records
 
 
-def run(folder, *, model=None, learning_rate=1e-2, **settings):
+def run(folder, *, model=None, learning_rate=1e-2, optim="adamw_torch", **settings):
     dataset = make_dataset()
     defaults = {"targets": make_targets(), "every_steps": 8, "num_rows": 8}
     callback = TikMixCallback(
         dataset, **{**defaults, "noise_guard": 0.0, "progress": False, **settings}
     )
-    arguments = make_arguments(folder, learning_rate=learning_rate)
+    arguments = make_arguments(folder, learning_rate=learning_rate, optim=optim)
     trainer = make_trainer(dataset, callback, arguments, model)
     trainer.train()
     return callback
@@ -192,6 +194,54 @@ def test_one_fit_serves_the_rounds_of_as_many_updates_as_it_says(tmp_path, every
     counting = _CountsFits(every=every)
     run(tmp_path, preconditioner=counting, every_steps=4)
     assert counting.fits == steps
+
+
+@pytest.mark.parametrize("observe", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preconditioner": "adam"}, "`preconditioner` 'adam' needs an optimizer .* got SGD"),
+        ({"preconditioner": "adam_unit"}, "'adam_unit' .* got SGD.*\"sign\""),
+        (
+            {"measurement": Measurement(parameters="no_such")},
+            "`parameters` must name .*'no_such' names none",
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_update_could_measure_stops_training_before_its_first_step(
+    tmp_path, settings, message, observe
+):
+    model = make_model()
+    mixer = "static" if observe else "tikmix_d"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, model=model, mixer=mixer, observe=observe, optim="sgd", **settings)
+    assert model.read == []
+
+
+def test_who_measures_nothing_is_not_asked_whether_it_could(tmp_path):
+    nothing = Measurement(parameters="no_such")
+    run(tmp_path, mixer="static", preconditioner="adam", optim="sgd", measurement=nothing)
+
+
+def test_an_adam_that_has_not_stepped_yet_is_taken(tmp_path):
+    callback = run(tmp_path, preconditioner="adam", at_steps=[1])
+    assert callback.influence.preconditioner == "adam"
+
+
+@pytest.mark.parametrize("name", ["kfac", "ggn", "auto", "sign"])
+def test_a_sharded_model_is_refused_where_whole_parameters_are_needed(monkeypatch, name):
+    monkeypatch.setattr(Passes, "sharded", True)  # as FSDP2's and ZeRO-3's are
+    measurer = Measurer(
+        Measurement(),
+        make_dataset().domains,
+        make_targets(),
+        preconditioner=name,
+        progress=False,
+    )
+    refused = pytest.raises(ValueError, match=f"`preconditioner` '{name}' needs whole parameters")
+    with refused if name in ("kfac", "ggn") else nullcontext():
+        measurer.check(make_model(), None)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         loader = kwargs["train_dataloader"]
         trainer_checks.check_arguments(args)
         trainer_checks.check_loader(loader, self.dataset)
+        if self._updater.measures:
+            self._updater.measurer.check(kwargs["model"], kwargs["optimizer"])
         self._updater.layout = trainer_checks.layout_of(args, self.dataset)
         trainer_checks.check_length(args, self._layout, state.max_steps)
         self._folder = self.output_dir or Path(str(args.output_dir))

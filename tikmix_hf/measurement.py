@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from tikmix_hf import distributed
@@ -24,6 +25,7 @@ from tikmix_hf.rows import row_lengths
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
 from tikmix_hf.signals.losses import mean_losses
+from tikmix_hf.signals.passes import open_passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
 
@@ -31,6 +33,8 @@ from tikmix_hf.signals.selection import ALL, check_selection
 
 # A round needs two microbatches of every part, or there is no standard error.
 _LEAST_ROWS = 2
+_NEED_ADAM = ("adam", "adam_unit")
+_NEED_WHOLE_MODELS = ("kfac", "ggn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +123,33 @@ class Measurer:
             for rows in parts.values()
         )
 
+    def check(self, model: nn.Module, optimizer: Any) -> None:
+        """Refuses before training what no update could measure.
+
+        Args:
+            model: the live model.
+            optimizer: the live optimizer; it need not have stepped.
+
+        Raises:
+            ValueError: names `parameters`, `preconditioner` or `model`, and the mend.
+        """
+        passes = open_passes(model, self.settings.parameters)
+        chosen = preconditioners.choose(self.preconditioner, sharded=passes.sharded)
+        name = preconditioners.name_of(chosen)
+        if passes.sharded and name in _NEED_WHOLE_MODELS:
+            raise ValueError(
+                f"`preconditioner` {name!r} needs whole parameters on every rank; the model is "
+                'sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
+            )
+        # Before its first step an Adam has no `exp_avg_sq` yet, but its groups have betas.
+        groups = () if optimizer is None else optimizer.param_groups
+        if name in _NEED_ADAM and not any("betas" in group for group in groups):
+            raise ValueError(
+                f"`preconditioner` {name!r} needs an optimizer of the Adam family, which keeps "
+                f'`exp_avg_sq`; got {_kind(optimizer)}. Use preconditioner="sign", which needs '
+                "no optimizer."
+            )
+
     def portions(self, update: int) -> tuple[Portion, ...]:
         """The rounds of an update, which has that many others before it."""
         parts = (*self.domains.values(), *self.targets.values())
@@ -198,3 +229,10 @@ class Measurer:
         if self.settings.batch_size is not None:
             return self.settings.batch_size
         return min(self.per_device, max(1, num_rows // (2 * distributed.world_size())))
+
+
+def _kind(optimizer: Any) -> str:
+    """The name of an optimizer's class, inside accelerate's wrappers."""
+    while isinstance(optimizer, AcceleratedOptimizer):
+        optimizer = optimizer.optimizer
+    return type(optimizer).__name__
