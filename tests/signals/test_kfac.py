@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import preconditioners
-from tikmix_hf.signals.preconditioners import _fisher, kfac
+from tikmix_hf.signals.preconditioners import _fisher, _predictions, kfac
 
 
 def token_gradients(model, batch, by):
@@ -139,6 +139,24 @@ def test_a_share_takes_evenly_spaced_batches_of_every_domain():
     batches = {"web": Asked([batch] * 8), "code": Asked([batch])}
     kfac.Kfac(share=0.5).fit(fitting(Bigram(), batches))
     assert asked == [0, 2, 4, 6, 0]
+
+
+def test_of_each_run_the_first_batch_with_loss_tokens_is_taken_by_any_number_of_ranks(monkeypatch):
+    masked = rows(3, 1) | {"labels": torch.full((1, 9), -100)}
+    text = [rows(seed, 1) for seed in range(8)]
+    web = [masked, text[1], text[2], masked, masked, masked, masked, text[7]]
+    settings = fitting(Bigram(), {"web": web, "code": [masked, masked, text[0]]})
+    expected = [(0, text[1]), (1, text[2]), (3, text[7]), (5, text[0])]
+    for world_size in (1, 2, 3):
+        monkeypatch.setattr(distributed, "world_size", lambda size=world_size: size)
+        taken = []
+        for rank in range(world_size):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            taken += _predictions.batches_of_this_rank(settings, 0.5)
+        taken.sort(key=lambda pair: pair[0])
+        assert [number for number, _ in taken] == [number for number, _ in expected]
+        for (_, batch), (_, other) in zip(taken, expected, strict=True):
+            assert batch is other
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -25,22 +25,29 @@ Batch = Mapping[str, Any]
 def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batch]]:
     """This rank's part of `share` of every domain's batches, each with its number in the whole.
 
-    Of a domain's M batches ceil(share M) are taken, evenly spaced, so at least one. The numbers
-    run over all of them, and batch i is rank i mod R's: neither what is taken nor a batch's number
-    depends on how many ranks there are. Batches without a loss token are left out.
+    A domain's M batches are cut into ceil(share M) runs, and of each run the first batch with a
+    loss token is taken: evenly spaced, and at least one of a domain that has any. The numbers run
+    over the runs of all domains, and run i is rank i mod R's: neither what is taken nor its number
+    depends on how many ranks there are. A run without any loss token gives nothing.
 
     Raises:
         ValueError, TypeError: for a batch without labels.
     """
-    taken = [
-        (batches, place * len(batches) // number)
+    runs = [
+        (batches, range(place * len(batches) // number, (place + 1) * len(batches) // number))
         for batches in fitting.batches.values()
         for number in [math.ceil(share * len(batches))]
         for place in range(number)
     ]
-    own = range(distributed.rank(), len(taken), distributed.world_size())
-    numbered = [(i, taken[i][0][taken[i][1]]) for i in own]
-    return [(i, batch) for i, batch in numbered if num_loss_tokens(batch)]
+    numbered = []
+    for i in range(distributed.rank(), len(runs), distributed.world_size()):
+        batches, run = runs[i]
+        # Lazily: batches may be made as they are asked for.
+        candidates = (batches[m] for m in run)
+        first = next((batch for batch in candidates if num_loss_tokens(batch)), None)
+        if first is not None:
+            numbered.append((i, first))
+    return numbered
 
 
 def predicted_logits(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
