@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tikmix_hf.noise_guard import cross_validate
+from tikmix_hf.noise_guard import check_noise_guard, cross_validate
 
 
 def softmax_mixer(influence_JK, current_K):
@@ -150,3 +150,16 @@ def test_notes_say_what_the_guard_did():
     assert verdict._replace(step=0.62).note == "62% of the move, as far as fresh text bears it out"
     kept = verdict._replace(promised=0.5, confirmed=-0.01, stderr=0.2, step=0.0)
     assert kept.note == ("signal below its noise (gain -0.010 ± 0.200, 0.500 promised); kept")
+
+
+@pytest.mark.parametrize("value", [True, "1.0", None, np.True_, [1.0]])
+def test_what_is_no_number_of_standard_errors_is_refused(value):
+    with pytest.raises(TypeError, match="`noise_guard` must be a number"):
+        check_noise_guard(value)
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), np.float32(-0.5)])
+def test_a_number_that_is_no_threshold_is_refused(value):
+    with pytest.raises(ValueError, match="`noise_guard` must be finite and not negative; got"):
+        check_noise_guard(value)
+    check_noise_guard(abs(value) if np.isfinite(value) else 0)

@@ -38,6 +38,7 @@ move along noise costs nothing on average there, and a smaller step has a smalle
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +74,19 @@ class Verdict(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
         return self._asdict()
+
+
+def check_noise_guard(noise_guard: Any) -> None:
+    """Refuses what is no number of standard errors; 0 switches the guard off.
+
+    Raises:
+        TypeError: no number.
+        ValueError: negative or not finite.
+    """
+    if isinstance(noise_guard, bool) or not isinstance(noise_guard, Real):
+        raise TypeError(f"`noise_guard` must be a number of standard errors; got {noise_guard!r}.")
+    if not 0 <= float(noise_guard) < float("inf"):
+        raise ValueError(f"`noise_guard` must be finite and not negative; got {noise_guard}.")
 
 
 def cross_validate(
