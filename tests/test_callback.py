@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -462,6 +463,30 @@ def test_more_updates_than_there_is_room_for_are_refused_at_once(tmp_path):
         ValueError, match=r"`max_updates` of the dataset must cover the run's 5 .*got 2"
     ):
         train(tmp_path, dataset=make_dataset(max_updates=2))
+
+
+@pytest.mark.parametrize("options", [{"at_steps": [23, 24]}, {"every_steps": 23}], ids=str)
+def test_steps_that_all_come_too_late_are_refused_unless_the_mixer_never_changes(
+    tmp_path, caplog, options
+):
+    (argument,) = options
+    with pytest.raises(ValueError, match=f"`{argument}` must leave an update by step 22 of 24"):
+        train(tmp_path, **options)
+    train(tmp_path, mixer="static", **options)
+    assert f"`{argument}` must leave an update by step 22" in caplog.text
+
+
+def test_a_resumed_run_needs_room_for_the_changes_made_and_the_updates_left(tmp_path):
+    dataset = make_dataset()
+    arguments = make_arguments(tmp_path, save_strategy="steps", save_steps=9)
+    make_trainer(dataset, make_callback(dataset, mixer=_Rotates()), arguments).train()
+    for room, refused in ((4, True), (5, False)):  # two changes by step 9, three updates after it
+        dataset = make_dataset(max_updates=room)
+        callback = make_callback(dataset, mixer=_Rotates())
+        trainer = make_trainer(dataset, callback, arguments)
+        message = r"`max_updates` .* the run's 3 updates left, after 2 changes; got 4"
+        with pytest.raises(ValueError, match=message) if refused else nullcontext():
+            trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
 
 
 def test_evaluating_on_the_dataset_that_is_trained_on_is_refused(tmp_path):

@@ -109,6 +109,27 @@ def test_few_rows_mean_fewer_rounds(tmp_path):
     assert callback.updates[0].notes[-1] == "one round of text, so no noise guard"
 
 
+def test_a_part_with_too_few_rows_for_two_rounds_is_named_once(tmp_path, caplog):
+    targets = {"tiny": make_targets()["near0"].select(range(3)), "near2": make_targets()["near2"]}
+    callback = run(tmp_path, targets=targets, preconditioner="sign", measurement=Measurement())
+    assert [record.num_rounds for record in callback.updates] == [1, 1]
+    assert caplog.text.count("`num_rounds` 4 becomes 1") == 1
+    assert "target 'tiny' has 3 rows" in caplog.text
+
+
+@pytest.mark.parametrize(("num_rows", "num_rounds"), [(4, 4), (3, 1)])
+def test_rows_for_two_rounds_or_no_wish_for_them_bring_no_warning(num_rows, num_rounds):
+    measurer = Measurer(
+        Measurement(num_rounds=np.int64(num_rounds)),
+        make_dataset().domains,
+        {"tiny": make_targets()["near0"].select(range(num_rows))},
+        preconditioner="sign",
+        progress=False,
+    )
+    assert measurer.warning is None
+    assert type(measurer.settings.num_rounds) is int
+
+
 def test_the_guard_keeps_the_mixture_and_the_record_says_what_was_proposed(tmp_path):
     callback = run(tmp_path, noise_guard=1e9)
     for line in read_records(tmp_path / "influence.jsonl"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 
+import numpy as np
 import pytest
 
 from tikmix_hf.plan import (
@@ -13,9 +15,9 @@ from tikmix_hf.plan import (
     USUAL_ROWS,
     Part,
     RunSize,
-    Wishes,
     make_plan,
 )
+from tikmix_hf.planning import Wishes
 
 
 def run_size(num_tokens=1e6, *, max_steps=1000, num_parts=5, num_rows=10_000, tokens_per_row=100.0):
@@ -138,7 +140,10 @@ def test_the_plan_knows_its_steps():
 
 def test_no_step_lies_behind_the_last_that_could_change_something():
     run = RunSize(max_steps=10, last_step=3, num_tokens=1e12, parts=run_size().parts)
-    assert plan(run, steps=[2, 3, 4, 10]).steps == (2, 3)
+    made = plan(run, steps=[2, 3, 4, 10])
+    assert made.steps == (2, 3)
+    assert "2 of 4 steps asked for are left out: they come after step 3 of 10" in made.warning
+    assert plan(run, steps=[2, 3]).warning is None
     assert plan(run).steps == (1, 2, 3)
     none = RunSize(max_steps=1, last_step=0, num_tokens=1e12, parts=run_size().parts)
     assert plan(none).steps == ()
@@ -167,7 +172,37 @@ def test_where_nothing_is_measured_nothing_is_paid():
     assert "nothing measured" in str(made)
 
 
-@pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan"), None])
+def test_steps_of_which_none_is_left_are_objected_to_and_the_end_of_the_run_is_not_late():
+    run = RunSize(max_steps=10, last_step=8, num_tokens=1e12, parts=run_size().parts)
+    for wishes, message in (
+        (Wishes(at_steps=[9, 40]), r"`at_steps` must .* by step 8 of 10, .* got (9, 40)"),
+        (Wishes(every_steps=9), "`every_steps` must .* by step 8 of 10, .* got 9"),
+        (Wishes(every_steps=50), "got 50"),
+    ):
+        objection = wishes.objection(wishes.plan(run))
+        assert all(part in objection for part in message.split(" .* "))
+    for wishes in (Wishes(), Wishes(every_steps=5), Wishes(at_steps=[8])):
+        made = wishes.plan(run)
+        assert wishes.objection(made) is None
+        assert made.warning is None
+    assert "1 of 9 steps" in Wishes(every_steps=1).plan(run).warning
+    observed = RunSize(max_steps=10, last_step=10, num_tokens=1e12, parts=run.parts)
+    assert Wishes(every_steps=5).plan(observed).steps == (5, 10)
+
+
+def test_counts_of_numpy_are_taken_as_plain_ones():
+    wishes = Wishes(at_steps=np.array([3, 7]), num_rows=np.int64(8), every_steps=np.int32(2))
+    assert wishes == Wishes(at_steps=(3, 7), num_rows=8, every_steps=2)
+    assert json.loads(json.dumps(wishes.plan(run_size(1e7)).to_dict()))["steps"] == [3, 7]
+    for wrong in (np.array([]), np.array([0]), np.array([True]), np.array([1.0]), ["3"]):
+        with pytest.raises(ValueError, match="`at_steps` must"):
+            Wishes(at_steps=wrong)
+    for wrong in (True, np.True_, np.float64(8), "8"):
+        with pytest.raises(ValueError, match="`num_rows` must be whole"):
+            Wishes(num_rows=wrong)
+
+
+@pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan"), None, True])
 def test_a_budget_that_is_no_share_is_refused(budget):
     with pytest.raises(ValueError, match=r"`budget` must be a share .* in \(0, 1\]; got"):
         plan(budget=budget)

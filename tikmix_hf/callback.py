@@ -27,8 +27,9 @@ from tikmix_hf.heldout import check_targets
 from tikmix_hf.layout import BatchLayout
 from tikmix_hf.measurement import Measurement, Measurer
 from tikmix_hf.mixers.base import Mixer
-from tikmix_hf.plan import Plan, Wishes
-from tikmix_hf.planning import check_room, plan_run
+from tikmix_hf.noise_guard import check_noise_guard
+from tikmix_hf.plan import Plan
+from tikmix_hf.planning import Wishes, check_room, plan_run
 from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
@@ -100,8 +101,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         check_targets(targets)
         if on_error not in ("keep", "raise"):
             raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
-        if not 0 <= noise_guard < float("inf"):
-            raise ValueError(f"`noise_guard` must be finite and not negative; got {noise_guard}.")
+        check_noise_guard(noise_guard)
         self.dataset = dataset
         self.mixer = mixers.load(mixer)() if isinstance(mixer, str) else mixer
         if missing := sorted(self.mixer.requires - PROVIDED):
@@ -134,6 +134,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
     def influence(self) -> InfluenceMatrix | None:
         """The last measurement, None before the first update."""
         return self._updater.influence
+
+    @property
+    def _is_static(self) -> bool:
+        return isinstance(self.mixer, mixers.load("static"))
 
     @property
     def _layout(self) -> BatchLayout:
@@ -175,8 +179,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._updater.start()
         self.plan = self._make_plan(state)
         self._updater.take(self.plan)
-        if not (state.global_step or self.observe or isinstance(self.mixer, mixers.load("static"))):
-            check_room(self.dataset, len(self.plan.steps))
+        if not self.observe and not self._is_static:
+            check_room(self.dataset, self.plan, step=state.global_step)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
@@ -255,9 +259,13 @@ class TikMixCallback(TrainerCallback, ExportableState):
             observe=self.observe,
         )
         logger.info("%s", plan)
+        objection = self.wishes.objection(plan)
+        if objection and not self._is_static:
+            raise ValueError(objection)
         if state.is_world_process_zero:
-            if plan.warning:
-                logger.warning("%s", plan.warning)
+            fewer_rounds = self._updater.measurer.warning if self._updater.measures else None
+            for warning in filter(None, (objection or plan.warning, fewer_rounds)):
+                logger.warning("%s", warning)
             if self.progress:
                 tqdm.write(str(plan))
         return plan

@@ -67,9 +67,9 @@ class Measurement:
     """Decides which held-out rows each update reads."""
 
     def __post_init__(self) -> None:
-        check_count("num_rounds", self.num_rounds)
+        object.__setattr__(self, "num_rounds", check_count("num_rounds", self.num_rounds))
         if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+            object.__setattr__(self, "batch_size", check_count("batch_size", self.batch_size))
         if not 0 <= self.tolerance <= 1:
             raise ValueError(
                 "`tolerance` must be a share of tokens in [0, 1]; got "
@@ -121,6 +121,24 @@ class Measurer:
             )
             for parts, is_audited in sides
             for rows in parts.values()
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """Which part has too few rows for a second round, where more are asked; None for none."""
+        parts = {
+            **{f"held-out domain {name!r}": rows for name, rows in self.domains.items()},
+            **{f"target {name!r}": rows for name, rows in self.targets.items()},
+        }
+        name, num_rows = min(
+            ((n, len(rows)) for n, rows in parts.items()), key=lambda part: part[1]
+        )
+        if self.settings.num_rounds == 1 or num_rows >= 2 * _LEAST_ROWS:
+            return None
+        return (
+            f"`num_rounds` {self.settings.num_rounds} becomes 1 for all parts, so without noise "
+            f"guard: {name} has {num_rows} rows, and every round needs {_LEAST_ROWS}. Give it at "
+            f"least {self.settings.num_rounds * _LEAST_ROWS}, or leave it out."
         )
 
     def check(self, model: nn.Module, optimizer: Any) -> None:

@@ -24,6 +24,7 @@ read forward, a third of that work.
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,10 +94,28 @@ class Plan:
     """Whether the user fixed both the steps and the rows."""
     run: RunSize
     """What the plan was made for."""
+    num_late: int = 0
+    """Steps that were asked for and left out: they come after `run.last_step`."""
 
     @property
     def warning(self) -> str | None:
-        """Why the budget does not hold, and the mend; None where it holds or is not asked."""
+        """What of the user's wishes does not hold, and the mend; None where all of it does."""
+        return " ".join(filter(None, (self._lateness, self._overspending))) or None
+
+    @property
+    def _lateness(self) -> str | None:
+        """How many steps are left out, and why."""
+        if not self.num_late:
+            return None
+        return (
+            f"{self.num_late} of {self.num_late + len(self.steps)} steps asked for are left out: "
+            f"they come after step {self.run.last_step} of {self.run.max_steps}, the last at which "
+            "an update could still be of use."
+        )
+
+    @property
+    def _overspending(self) -> str | None:
+        """Why the budget does not hold, and the mend."""
         if self.is_given or self.share <= self.budget * (1 + 1e-9):
             return None
         rounded = _rounded_up(self.share)
@@ -140,41 +159,6 @@ class Plan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wishes:
-    """What the user says about cost and times.
-
-    Raises:
-        ValueError: names the argument, its value and the mend.
-    """
-
-    budget: float = 0.01
-    """Share of the run's tokens that all measurements together may take."""
-    every_steps: int | None = None
-    """Optimizer steps from one update to the next; None leaves them to the plan."""
-    at_steps: Sequence[int] | None = None
-    """The steps of the updates; replaces `every_steps`."""
-    num_rows: int | None = None
-    """Rows of each part that an update measures; None leaves them to the plan."""
-
-    def __post_init__(self) -> None:
-        check_budget(self.budget)
-        for argument in ("every_steps", "num_rows"):
-            if getattr(self, argument) is not None:
-                check_count(argument, getattr(self, argument))
-        if self.at_steps is not None and not self.at_steps:
-            raise ValueError("`at_steps` must name a step; got none. Leave it out for every_steps.")
-        for step in self.at_steps or ():
-            check_count("at_steps", step)
-
-    def plan(self, run: RunSize) -> Plan:
-        """Returns the plan of a run."""
-        steps = self.at_steps
-        if steps is None and self.every_steps is not None:
-            steps = range(self.every_steps, run.last_step + 1, self.every_steps)
-        return make_plan(run, budget=self.budget, steps=steps, num_rows=self.num_rows)
-
-
 def make_plan(
     run: RunSize, *, budget: float, steps: Sequence[int] | None, num_rows: int | None
 ) -> Plan:
@@ -201,6 +185,7 @@ def make_plan(
         ((67, 133), 72, 0.0288)
     """
     check_budget(budget)
+    num_late = 0
     is_given = steps is not None and num_rows is not None
     allowed = budget * run.num_tokens
     if steps is None:
@@ -208,7 +193,9 @@ def make_plan(
         num_updates = MOST_UPDATES if not one_update else int(allowed / one_update)
         planned = _spread(min(max(num_updates, 1), MOST_UPDATES), run)
     else:
-        planned = tuple(step for step in sorted(set(steps)) if step <= run.last_step)
+        asked = sorted(set(steps))
+        planned = tuple(step for step in asked if step <= run.last_step)
+        num_late = len(asked) - len(planned)
     if num_rows is None:
         num_rows = _rows_for(allowed / len(planned), run) if planned else USUAL_ROWS
     tokens_per_update = run.tokens_per_update(num_rows)
@@ -220,22 +207,28 @@ def make_plan(
         budget=budget,
         is_given=is_given,
         run=run,
+        num_late=num_late,
     )
 
 
 def check_budget(budget: float) -> None:
     """Refuses what is no share (ValueError)."""
-    if not (isinstance(budget, (int, float)) and 0 < budget <= 1):
+    if not (isinstance(budget, (int, float)) and budget is not True and 0 < budget <= 1):
         raise ValueError(
             f"`budget` must be a share of the run's tokens in (0, 1]; got {budget!r}. 0.01 lets "
             "all measurements together read one token for every hundred trained on."
         )
 
 
-def check_count(argument: str, value: Any) -> None:
-    """Refuses what is no whole number from 1 on (ValueError)."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def check_count(argument: str, value: Any) -> int:
+    """Returns a whole number from 1 on, NumPy's too, as an int; refuses others (ValueError)."""
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise ValueError(f"`{argument}` must be whole and at least 1; got {value!r}.")
+    return count
 
 
 def _spread(num_updates: int, run: RunSize) -> tuple[int, ...]:
