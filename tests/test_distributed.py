@@ -1,5 +1,6 @@
 """One process is the identity; two gloo processes over a file store agree, and fail together."""
 
+import collections
 import functools
 import itertools
 
@@ -8,11 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import GroupInfluence
+from tikmix_hf.signals.passes import open_passes
+from tikmix_hf.signals.walk import settle, walk
 
 WORLD_SIZE = 2
 
@@ -174,6 +179,25 @@ def check_an_exception_on_one_rank_reaches_both():
         GroupInfluence(model(), preconditioner="sign").measure(different, targets())
 
 
+def check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient():
+    def squares_of_groups(passes, lanes):
+        sums = collections.defaultdict(list)
+        for m in range(3):
+            sums[m // lanes].append(passes.gradient(Batches(3, 3)[m]).gradient)
+        return [
+            sum(float(torch.stack(parts).sum(0).square().sum()) for parts in zip(*own, strict=True))
+            for own in sums.values()
+        ]
+
+    expected = squares_of_groups(open_passes(model().double()), WORLD_SIZE)
+    passes = open_passes(fully_shard(model().double()))
+    ledger = walk("it", Batches(3, 3), passes, lambda *_: None, tqdm(disable=True))
+    distributed.all_reduce_sum_([ledger])
+    part = settle("it", ledger, passes.lanes)
+    assert part.gradient_size == pytest.approx(sum(expected) ** 0.5 / part.num_loss_tokens)
+    assert part.num_tokens == sum(Batches(3, 3)[m]["input_ids"].numel() for m in range(3))
+
+
 def check_ddp_training_is_bit_identical_with_measurements():
     def train(measured):
         network = model(dropout=0.2).train()
@@ -252,6 +276,7 @@ def test_two_ranks_agree_and_fail_together(tmp_path):
         check_each_rank_touches_its_own_batches,
         check_a_nan_on_one_rank_raises_on_both,
         check_an_exception_on_one_rank_reaches_both,
+        check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient,
         check_ddp_training_is_bit_identical_with_measurements,
     ]
     on_two_ranks(functools.partial(in_turn, checks), tmp_path)

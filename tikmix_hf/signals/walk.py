@@ -83,7 +83,10 @@ def walk(what: str, batches: Batches, passes: Passes, absorb: Absorb, bar: tqdm)
             _pass(batch, passes, ledger_MC[m], functools.partial(absorb, group))
         elif passes.sharded:  # the other ranks wait for this one
             company = {**batch, "labels": batch["input_ids"].clone()}
-            absorb(group, passes.gradient(company, counts=False).gradient)
+            gradient_P = passes.gradient(company, counts=False).gradient
+            # It holds its shards of the group's gradient all the same.
+            _note_gradient(gradient_P, ledger_MC[group * passes.lanes])
+            absorb(group, gradient_P)
         bar.update()
     return ledger_MC
 
@@ -94,12 +97,16 @@ def _pass(
     """One forward and backward pass. On return nobody holds its gradient any more."""
     loss_sum, gradient_P = passes.gradient(batch)
     row_C[_LOSS] = loss_sum
+    _note_gradient(gradient_P, row_C)
+    absorb(gradient_P)
+
+
+def _note_gradient(gradient_P: Gradient, row_C: Tensor) -> None:
     for gradient in gradient_P:
         if gradient is not None:
             wide = torch.promote_types(gradient.dtype, torch.float32)
             row_C[_CHECK] += gradient.sum(dtype=wide)
             row_C[_SQUARES] += torch.linalg.vector_norm(gradient, dtype=wide).double().square()
-    absorb(gradient_P)
 
 
 def settle(what: str, ledger: Tensor, lanes: int) -> Part:
