@@ -3,6 +3,7 @@
 import collections
 import functools
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tikmix_hf import distributed
 from tikmix_hf.signals import GroupInfluence
 from tikmix_hf.signals.passes import open_passes
+from tikmix_hf.signals.preconditioners import kfac
 from tikmix_hf.signals.walk import settle, walk
 
 WORLD_SIZE = 2
@@ -179,6 +181,36 @@ def check_an_exception_on_one_rank_reaches_both():
         GroupInfluence(model(), preconditioner="sign").measure(different, targets())
 
 
+class Failing:
+    """Stands for a function; its n-th call, counted from 1, runs out of memory on some ranks."""
+
+    def __init__(self, function, call, ranks):
+        self.function, self.call, self.ranks, self.num_calls = function, call, ranks, 0
+
+    def __call__(self, *arguments, **settings):
+        self.num_calls += 1
+        if self.num_calls == self.call and distributed.rank() in self.ranks:
+            raise torch.OutOfMemoryError("planted")
+        return self.function(*arguments, **settings)
+
+
+def check_kfac_fails_together():
+    for function, owner, call, ranks in (
+        ("eigh", torch.linalg, 2, {1}),  # of the fit
+        ("eigh", torch.linalg, 2, {0, 1}),
+        ("_rotated", kfac, 3, {1}),  # of what the fit returns
+    ):
+        influence = GroupInfluence(model().double(), preconditioner="kfac")
+        mine = distributed.rank() in ranks
+        error = torch.OutOfMemoryError if mine else distributed.OtherRankFailed
+        failing = Failing(getattr(owner, function), call, ranks)
+        planted = mock.patch.object(owner, function, failing)
+        with planted, pytest.raises(error, match="planted"):
+            influence.measure(domains(), targets())
+        assert failing.num_calls >= call
+        distributed.check_identical("the step", function.encode())
+
+
 def check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient():
     def squares_of_groups(passes, lanes):
         sums = collections.defaultdict(list)
@@ -276,6 +308,7 @@ def test_two_ranks_agree_and_fail_together(tmp_path):
         check_each_rank_touches_its_own_batches,
         check_a_nan_on_one_rank_raises_on_both,
         check_an_exception_on_one_rank_reaches_both,
+        check_kfac_fails_together,
         check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient,
         check_ddp_training_is_bit_identical_with_measurements,
     ]

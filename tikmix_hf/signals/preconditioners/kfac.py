@@ -41,6 +41,8 @@ from tikmix_hf.signals.preconditioners.base import (
 class Kfac(Preconditioner):
     """Needs no optimizer; keeps I^2 + O^2 + I O numbers for a weight of I x O.
 
+    Every rank must apply it at the same time: where one fails, all do.
+
     Raises:
         ValueError: for a setting out of its range.
     """
@@ -77,6 +79,7 @@ class Kfac(Preconditioner):
             ValueError: for a sharded model, for held-out text without any loss token, if the
                 Fisher matrix is zero.
             FloatingPointError: if it is not finite or cannot be decomposed.
+            OtherRankFailed: here and in what is returned, where another rank failed.
         """
         refuse_shards(fitting, "kfac")
         with distributed.FailTogether():
@@ -84,19 +87,23 @@ class Kfac(Preconditioner):
             for number, batch in batches_of_this_rank(fitting, self.share):
                 fisher.add(batch, seed=(self.seed, number))
         fisher.reduce_()
-        damping = self.damping * mean_eigenvalue(fisher)
-        if not damping > 0:
-            raise ValueError(
-                "the Fisher matrix of the held-out text is zero: no parameter moves a prediction."
-            )
-        blocks = [_Block.of(layer, damping) for layer in fisher.layers.values()]
-        diagonals = {place: diagonal.add_(damping) for place, diagonal in fisher.diagonals.items()}
+        # The ranks' numbers are the same, their memory and their LAPACK perhaps not.
+        with distributed.FailTogether():
+            damping = self.damping * mean_eigenvalue(fisher)
+            if not damping > 0:
+                raise ValueError(
+                    "the Fisher matrix of the held-out text is zero: no parameter moves a "
+                    "prediction."
+                )
+            blocks = [_Block.of(layer, damping) for layer in fisher.layers.values()]
+            diagonals = {place: own.add_(damping) for place, own in fisher.diagonals.items()}
 
         def solve(gradient_P: list[Tensor]) -> list[Tensor]:
-            for place, diagonal in diagonals.items():
-                gradient_P[place] /= diagonal
-            for block in blocks:
-                block.solve_(gradient_P)
+            with distributed.FailTogether():
+                for place, diagonal in diagonals.items():
+                    gradient_P[place] /= diagonal
+                for block in blocks:
+                    block.solve_(gradient_P)
             return gradient_P
 
         return solve
