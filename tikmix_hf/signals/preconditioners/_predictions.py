@@ -52,7 +52,7 @@ def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batc
 
 def predicted_logits(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """(N, V), at least fp32: the logits that predict the batch's N loss tokens, in order."""
-    inputs = send_to_device(dict(batch), device)
+    inputs: Any = send_to_device(dict(batch), device)
     counted = inputs.pop("labels")[..., 1:] != IGNORED_LABEL
     logits = model(**inputs, use_cache=False).logits[..., :-1, :][counted]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
