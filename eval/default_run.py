@@ -57,11 +57,12 @@ def scores(matrix: InfluenceMatrix, mixture_K: np.ndarray) -> np.ndarray:
 
 def tau(first: InfluenceMatrix, second: InfluenceMatrix, mixture_K: np.ndarray) -> dict[str, float]:
     """Kendall's tau of the domains, over all targets and as a mean of single targets."""
+    kendalltau: Any = stats.kendalltau  # SciPy's result has no types
     single = [
-        stats.kendalltau(one, other)[0]
+        float(kendalltau(one, other).statistic)
         for one, other in zip(first.values, second.values, strict=True)
     ]
-    both = stats.kendalltau(scores(first, mixture_K), scores(second, mixture_K))[0]
+    both = kendalltau(scores(first, mixture_K), scores(second, mixture_K)).statistic
     return {"overall": float(both), "single targets": float(np.mean(single))}
 
 
