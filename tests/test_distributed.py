@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import GroupInfluence
+from tikmix_hf.signals.held import HeldGradients
 from tikmix_hf.signals.passes import open_passes
 from tikmix_hf.signals.preconditioners import kfac
 from tikmix_hf.signals.walk import settle, walk
@@ -194,21 +195,30 @@ class Failing:
         return self.function(*arguments, **settings)
 
 
-def check_kfac_fails_together():
-    for function, owner, call, ranks in (
-        ("eigh", torch.linalg, 2, {1}),  # of the fit
-        ("eigh", torch.linalg, 2, {0, 1}),
-        ("_rotated", kfac, 3, {1}),  # of what the fit returns
+def check_local_work_fails_together():
+    one_domain = {"web": Batches(1, 5)}
+    for name, owner, function, call, domain_batches in (
+        ("kfac", torch.linalg, "eigh", 2, domains()),
+        ("kfac", kfac, "_rotated", 3, domains()),
+        ("kfac", kfac, "_rotated", 1, one_domain),
+        ("identity", HeldGradients, "put_whole", 2, domains()),
+        ("identity", HeldGradients, "put_half", 1, domains()),
+        ("identity", HeldGradients, "squares", 1, domains()),
+        ("sign", HeldGradients, "dots", 2, domains()),
+        ("sign", HeldGradients, "put_half", 2, one_domain),
     ):
-        influence = GroupInfluence(model().double(), preconditioner="kfac")
-        mine = distributed.rank() in ranks
-        error = torch.OutOfMemoryError if mine else distributed.OtherRankFailed
-        failing = Failing(getattr(owner, function), call, ranks)
-        planted = mock.patch.object(owner, function, failing)
-        with planted, pytest.raises(error, match="planted"):
-            influence.measure(domains(), targets())
-        assert failing.num_calls >= call
-        distributed.check_identical("the step", function.encode())
+        for ranks in ({1}, {0, 1}):
+            influence = GroupInfluence(model().double(), preconditioner=name)
+            mine = distributed.rank() in ranks
+            error = torch.OutOfMemoryError if mine else distributed.OtherRankFailed
+            failing = Failing(getattr(owner, function), call, ranks)
+            # A plain object in a class is no method: the instance would be left out.
+            stand_in = functools.partialmethod(failing) if isinstance(owner, type) else failing
+            planted = mock.patch.object(owner, function, stand_in)
+            with planted, pytest.raises(error, match="planted"):
+                influence.measure(domain_batches, targets())
+            assert failing.num_calls >= call
+            distributed.check_identical("the step", f"{name} {function}".encode())
 
 
 def check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient():
@@ -308,7 +318,7 @@ def test_two_ranks_agree_and_fail_together(tmp_path):
         check_each_rank_touches_its_own_batches,
         check_a_nan_on_one_rank_raises_on_both,
         check_an_exception_on_one_rank_reaches_both,
-        check_kfac_fails_together,
+        check_local_work_fails_together,
         check_a_rank_that_keeps_company_notes_its_shards_of_the_gradient,
         check_ddp_training_is_bit_identical_with_measurements,
     ]

@@ -67,7 +67,9 @@ class Pairing:
     ) -> Found:
         """Holds J targets, and the odd half of each; domains stream past."""
         held, targets_J = self._hold(target_batches, "target", num_halves=1)
-        norms_J = self.passes.total(held.squares()).sqrt().cpu().numpy()
+        with distributed.FailTogether():
+            squares_J = held.squares()
+        norms_J = self.passes.total(squares_J).sqrt().cpu().numpy()
         columns_K, domains_K = [], []
         for name, batches in domain_batches.items():
             if self.linear:
@@ -128,9 +130,13 @@ class Pairing:
                 stages = self._updates(part)
             else:
                 stages = self._means(part)
-            held.put_whole(n, next(stages))
+            whole_P = next(stages)
+            with distributed.FailTogether():
+                held.put_whole(n, whole_P)
+            del whole_P
             for half, gradient_P in enumerate(stages):
-                held.put_half(n, half, gradient_P)
+                with distributed.FailTogether():
+                    held.put_half(n, half, gradient_P)
             settled.append(part)
         return held, settled
 
@@ -162,7 +168,8 @@ class Pairing:
 
         Each is gone once the next is asked for.
         """
-        whole_P = [even + odd for even, odd in zip(self.even_P, self.odd_P, strict=True)]
+        with distributed.FailTogether():
+            whole_P = [even + odd for even, odd in zip(self.even_P, self.odd_P, strict=True)]
         yield self.apply(_divided(whole_P, part.num_loss_tokens))
         del whole_P
         yield self.apply(_divided(self.even_P, part.halves[0]))
@@ -172,7 +179,9 @@ class Pairing:
         self, held: HeldGradients, gradient_P: list[Tensor], *, halves: bool = True
     ) -> np.ndarray:
         """Dots with a gradient that all ranks have summed."""
-        return self.passes.total(held.dots(gradient_P, halves=halves)).cpu().numpy()
+        with distributed.FailTogether():
+            dots_HN = held.dots(gradient_P, halves=halves)
+        return self.passes.total(dots_HN).cpu().numpy()
 
     def _stream(
         self, what: str, batches: Batches, held: HeldGradients
@@ -183,9 +192,10 @@ class Pairing:
             (1 + H, N) dots with the mean's gradient, (N,) standard errors of the first, the part.
         """
         num_groups = -(-len(batches) // self.passes.lanes)
-        dots_GHN = torch.zeros(
-            num_groups, *held.shape, dtype=torch.float64, device=self.passes.device
-        )
+        with distributed.FailTogether():
+            dots_GHN = torch.zeros(
+                num_groups, *held.shape, dtype=torch.float64, device=self.passes.device
+            )
         note = functools.partial(_note_dots, held, dots_GHN)
         with distributed.FailTogether():
             ledger = walk(what, batches, self.passes, note, self.bar)
