@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from tikmix_hf import Domains, corpora
-from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.order.permutation import RowPermutation, derive_key
 
 # J targets, K domains, N rows, T tokens of a row.
 

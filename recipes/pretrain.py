@@ -40,11 +40,11 @@ from tikmix_hf import (
     mixers,
     sources,
 )
-from tikmix_hf.measurement import Measurement
 from tikmix_hf.mixers import Mixer
 from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings, configure
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.preconditioners import Preconditioner
+from tikmix_hf.updates.measurement import Measurement
 
 
 def main(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from tikmix_hf import MixtureSchedule, plots
 from tikmix_hf.files import write_json
 from tikmix_hf.sources import Sources
-from tikmix_hf.update import read_records
+from tikmix_hf.updates.record import read_records
 
 
 def describe(data: Sources, seconds: float) -> Table:

@@ -18,7 +18,7 @@ from tiny import (
 from transformers import TrainerCallback
 
 from tikmix_hf import TikMixCallback
-from tikmix_hf.measurement import Measurement
+from tikmix_hf.updates.measurement import Measurement
 
 
 class _Kill(TrainerCallback):

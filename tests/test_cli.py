@@ -19,15 +19,15 @@ from tikmix_hf import (
     InfluenceMatrix,
     MixtureSchedule,
     cli,
-    dry_run,
     mixers,
     recipe,
     sources,
 )
 from tikmix_hf.collate import PackedCollator
-from tikmix_hf.heldout import HeldoutBatches, Portion
+from tikmix_hf.commands import dry_run
 from tikmix_hf.schedule import Segment
 from tikmix_hf.signals import preconditioners
+from tikmix_hf.updates.heldout import HeldoutBatches, Portion
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,8 @@ import torch
 import yaml
 from tiny_recipe import BLOCK, make_model, make_tiny, make_tokenizer, run
 
-from tikmix_hf import (
-    cli,
-    pretrained,
-)
+from tikmix_hf import cli
+from tikmix_hf.commands import pretrained
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import default_data_collator
 
 from tikmix_hf import Domains, InterleavedDomainDataset, MixtureSchedule, PackedCollator
 from tikmix_hf.dataset import BLOCK_SIZE
-from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.order.permutation import RowPermutation, derive_key
 
 NAMES = ("d0", "d1", "d2", "d3")
 

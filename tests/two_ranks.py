@@ -13,8 +13,8 @@ from tiny import make_arguments, make_dataset, make_model, make_targets, make_tr
 from torch import distributed as dist
 
 from tikmix_hf import TikMixCallback
-from tikmix_hf.measurement import Measurement
 from tikmix_hf.mixers.base import Mixer, State
+from tikmix_hf.updates.measurement import Measurement
 
 
 def run(folder: Path, batch: int, *, observe: bool = False) -> dict:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tikmix_hf.collate import PackedCollator
     from tikmix_hf.dataset import InterleavedDomainDataset
     from tikmix_hf.domains import Domain, Domains, tokenize_and_pack
-    from tikmix_hf.measurement import Measurement
     from tikmix_hf.mixture import Constraints
     from tikmix_hf.schedule import MixtureSchedule
     from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+    from tikmix_hf.updates.measurement import Measurement
 
 __version__ = "0.1.0"
 
@@ -47,7 +47,7 @@ _ROOMS = {
     "GroupInfluence": "signals.influence",
     "InfluenceMatrix": "signals.influence",
     "InterleavedDomainDataset": "dataset",
-    "Measurement": "measurement",
+    "Measurement": "updates.measurement",
     "MixtureSchedule": "schedule",
     "PackedCollator": "collate",
     "TikMixCallback": "callback",

@@ -3,8 +3,8 @@
 In: the dataset that training reads, targets, a mixer. At chosen optimizer steps the callback has
 its `MixtureUpdater` measure the group influence of every domain on every target (`signals/`), turn
 it into a mixture (`mixers/`) and announce that from the first sample that no loader has read yet
-(`layout.py`); it writes down what happened (`update.py`). It is a plain `TrainerCallback`: the
-Trainer stays stock.
+(`order/layout.py`); it writes down what happened (`updates/record.py`). It is a plain
+`TrainerCallback`: the Trainer stays stock.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tikmix_hf import distributed, mixers, trainer_checks
 from tikmix_hf.checkpoint import mark_complete, warn_of_partial_checkpoint
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.files import write_json
-from tikmix_hf.heldout import check_targets
-from tikmix_hf.layout import BatchLayout
-from tikmix_hf.measurement import Measurement, Measurer
 from tikmix_hf.mixers.base import Mixer
-from tikmix_hf.noise_guard import check_noise_guard
-from tikmix_hf.plan import Plan
-from tikmix_hf.planning import Wishes, check_room, plan_run
+from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
-from tikmix_hf.update import RECORDS, UpdateRecord, append_record, drop_records_after
-from tikmix_hf.updater import MixtureUpdater
+from tikmix_hf.updates.heldout import check_targets
+from tikmix_hf.updates.measurement import Measurement, Measurer
+from tikmix_hf.updates.noise_guard import check_noise_guard
+from tikmix_hf.updates.plan import Plan
+from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record, drop_records_after
+from tikmix_hf.updates.updater import MixtureUpdater
+from tikmix_hf.updates.wishes import Wishes, check_room, plan_run
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             not be the text that results are reported on.
         mixer: a mixer, or the name of one of `mixers.available()` with its default settings.
         budget: share of the run's tokens that all measurements together may take. What of
-            `every_steps` and `num_rows` is None is chosen for it to hold (`plan.py`).
+            `every_steps` and `num_rows` is None is chosen for it to hold (`updates/plan.py`).
         every_steps: optimizer steps from one update to the next.
         at_steps: the steps of the updates; replaces `every_steps`.
         num_rows: held-out rows to measure of each domain and of each target, per update.
@@ -59,7 +59,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             `preconditioners.load("adam")(damping=0.2)`.
         measurement: everything else about how rows are measured.
         noise_guard: standard errors by which the gain of a new mixture must stand out on text that
-            it was not chosen by (`noise_guard.py`); 0 takes every proposal as it is.
+            it was not chosen by (`updates/noise_guard.py`); 0 takes every proposal as it is.
         observe: measure and log, but change nothing.
         output_dir: folder of `schedule.json`, `influence.jsonl` and `plan.json`; None takes the
             Trainer's.

@@ -122,9 +122,9 @@ def _influence(options: argparse.Namespace) -> None:
         import rich  # noqa: F401
     except ImportError as err:
         raise ImportError("`tikmix` prints with rich: pip install tikmix-hf[cli]") from err
-    from tikmix_hf import influence_command
+    from tikmix_hf.commands import influence
 
-    influence_command.run(options)
+    influence.run(options)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 In: domains, a mixture or a whole schedule, a seed. Out: a map-style dataset that is read in order.
 Sample k of the run gets its domain and its row from (seed, schedule, k) alone, by random access:
-domains by quota (`quota.py`), rows by one keyed permutation per domain and epoch
-(`permutation.py`). So ranks, workers and prefetching agree without talking, resuming is an integer,
-and a change of mixture takes effect at a stated sample.
+domains by quota (`order/quota.py`), rows by one keyed permutation per domain and epoch
+(`order/permutation.py`). So ranks, workers and prefetching agree without talking, resuming is an
+integer, and a change of mixture takes effect at a stated sample.
 
 Shares are shares of tokens: domains whose rows are longer get proportionally fewer samples. The
 length of the dataset is one Trainer epoch; further epochs continue the ordinals, they repeat
@@ -25,10 +25,10 @@ from torch.utils.data import Dataset, get_worker_info
 
 from tikmix_hf.arrow_rows import ArrowRows
 from tikmix_hf.domains import Domains
-from tikmix_hf.ledger import Ledger
 from tikmix_hf.mixture import largest_remainder, normalise
-from tikmix_hf.permutation import RowPermutation, derive_key
-from tikmix_hf.quota import TOTAL
+from tikmix_hf.order.ledger import Ledger
+from tikmix_hf.order.permutation import RowPermutation, derive_key
+from tikmix_hf.order.quota import TOTAL
 from tikmix_hf.ready_batch import as_batch, as_rows
 from tikmix_hf.schedule import MixtureSchedule, Segment
 

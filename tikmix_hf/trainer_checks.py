@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.layout import BatchLayout
+from tikmix_hf.order.layout import BatchLayout
 
 
 def check_arguments(args: TrainingArguments) -> None:

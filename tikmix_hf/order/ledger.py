@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tikmix_hf.quota import TOTAL, QuotaTree
+from tikmix_hf.order.quota import TOTAL, QuotaTree
 
 # Shape letters: S segments, K domains.
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tikmix_hf.mixers.base import Mixer, MixerError, Signals
 from tikmix_hf.mixture import as_mixture
-from tikmix_hf.noise_guard import Verdict, cross_validate
 from tikmix_hf.signals.matrix import InfluenceMatrix
+from tikmix_hf.updates.noise_guard import Verdict, cross_validate
 
 Array = NDArray[np.float64]
 

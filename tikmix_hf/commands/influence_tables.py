@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from tikmix_hf.proposals import Proposal
+from tikmix_hf.commands.proposals import Proposal
 from tikmix_hf.signals.influence import InfluenceMatrix
 
 # Shape letters: J targets, K domains.

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tikmix_hf import distributed
-from tikmix_hf.auditor import Auditor
 from tikmix_hf.checkpoint import check_same, seal, unseal
-from tikmix_hf.clock import Clock
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.decision import Decision, decide, with_influence, would_propose
-from tikmix_hf.layout import BatchLayout
-from tikmix_hf.measurement import Measurer
 from tikmix_hf.mixers.base import Mixer, Signals
-from tikmix_hf.plan import Plan
-from tikmix_hf.rounds import Rounds, measure_in_rounds
+from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import InfluenceMatrix
-from tikmix_hf.update import UpdateRecord
+from tikmix_hf.updates.auditor import Auditor
+from tikmix_hf.updates.clock import Clock
+from tikmix_hf.updates.decision import Decision, decide, with_influence, would_propose
+from tikmix_hf.updates.measurement import Measurer
+from tikmix_hf.updates.plan import Plan
+from tikmix_hf.updates.record import UpdateRecord
+from tikmix_hf.updates.rounds import Rounds, measure_in_rounds
 
 # Shape letters: K domains.
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.domains import Domains
-from tikmix_hf.heldout import HeldoutBatches, Portion
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+from tikmix_hf.updates.heldout import HeldoutBatches, Portion
 
 # Shape letters: J targets, K domains, R rounds, C checkpoints.
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf import mixers
-from tikmix_hf.dry_run import scales
+from tikmix_hf.commands.dry_run import scales
 from tikmix_hf.files import write_json
 from tikmix_hf.mixers import Mixer, MixerError, Signals
 from tikmix_hf.mixture import total_variation
-from tikmix_hf.noise_guard import Verdict, cross_validate
 from tikmix_hf.schedule import MixtureSchedule, Segment
 from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.updates.noise_guard import Verdict, cross_validate
 
 # Shape letters: J targets, K domains, R rounds.
 

@@ -21,22 +21,13 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers.utils import logging as hf_logging
 
-from tikmix_hf import (
-    distributed,
-    dry_run,
-    influence_tables,
-    mixers,
-    plots,
-    pretrained,
-    proposals,
-    recipe,
-    sources,
-)
+from tikmix_hf import distributed, mixers, plots, recipe, sources
+from tikmix_hf.commands import dry_run, influence_tables, pretrained, proposals
+from tikmix_hf.commands.dry_run import Reading
+from tikmix_hf.commands.pretrained import Pretrained
 from tikmix_hf.domains import Domains
-from tikmix_hf.dry_run import Reading
 from tikmix_hf.mixers import Mixer
 from tikmix_hf.mixture import as_mixture
-from tikmix_hf.pretrained import Pretrained
 from tikmix_hf.recipe import MixtureArguments, Recipe
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals import preconditioners

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from tikmix_hf.plan import (
+from tikmix_hf.updates.plan import (
     LEAST_ROWS,
     MOST_ROWS,
     MOST_UPDATES,
@@ -17,7 +17,7 @@ from tikmix_hf.plan import (
     RunSize,
     make_plan,
 )
-from tikmix_hf.planning import Wishes
+from tikmix_hf.updates.wishes import Wishes
 
 
 def run_size(num_tokens=1e6, *, max_steps=1000, num_parts=5, num_rows=10_000, tokens_per_row=100.0):

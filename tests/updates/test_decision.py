@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tikmix_hf import Constraints, mixers
-from tikmix_hf.decision import decide, with_influence
 from tikmix_hf.mixers.base import Mixer, MixerError, Signals
-from tikmix_hf.noise_guard import cross_validate
 from tikmix_hf.signals.matrix import InfluenceMatrix
+from tikmix_hf.updates.decision import decide, with_influence
+from tikmix_hf.updates.noise_guard import cross_validate
 
 DOMAINS = ("web", "code", "books")
 

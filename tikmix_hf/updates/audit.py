@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from tikmix_hf.heldout import Portion
+from tikmix_hf.updates.heldout import Portion
 
 Array = NDArray[np.float64]
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.audit import Comparison
 from tikmix_hf.files import write_text
 from tikmix_hf.mixture import total_variation
-from tikmix_hf.noise_guard import Verdict
 from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.updates.audit import Comparison
+from tikmix_hf.updates.noise_guard import Verdict
 
 # Shape letters: K domains.
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tikmix_hf.audit import Prediction, compare, pearson
-from tikmix_hf.heldout import Portion
+from tikmix_hf.updates.audit import Prediction, compare, pearson
+from tikmix_hf.updates.heldout import Portion
 
 TARGETS = ("arc", "boolq", "piqa", "math")
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tikmix_hf.audit import Comparison
-from tikmix_hf.noise_guard import Verdict
 from tikmix_hf.signals.influence import InfluenceMatrix
-from tikmix_hf.update import (
+from tikmix_hf.updates.audit import Comparison
+from tikmix_hf.updates.noise_guard import Verdict
+from tikmix_hf.updates.record import (
     UpdateRecord,
     append_record,
     drop_records_after,

@@ -17,7 +17,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from tikmix_hf.collate import IGNORED
-from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.order.permutation import RowPermutation, derive_key
 from tikmix_hf.rows import check_rows
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tikmix_hf.noise_guard import check_noise_guard, cross_validate
+from tikmix_hf.updates.noise_guard import check_noise_guard, cross_validate
 
 
 def softmax_mixer(influence_JK, current_K):

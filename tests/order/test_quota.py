@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tikmix_hf.mixture import largest_remainder, normalise
-from tikmix_hf.quota import MAX_DEVIATION, TOTAL, QuotaTree
+from tikmix_hf.order.quota import MAX_DEVIATION, TOTAL, QuotaTree
 
 
 def integer_shares(seed: int, num_domains: int, kind: str) -> list[int]:

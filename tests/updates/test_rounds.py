@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tikmix_hf.rounds import measure_in_rounds
 from tikmix_hf.signals.matrix import InfluenceMatrix
+from tikmix_hf.updates.rounds import measure_in_rounds
 
 
 def matrix(value):

@@ -19,8 +19,6 @@ from torch import nn
 from tikmix_hf import distributed
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.domains import Domains
-from tikmix_hf.heldout import Collator, HeldoutBatches, Portion
-from tikmix_hf.plan import Part, check_count
 from tikmix_hf.rows import row_lengths
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
@@ -28,6 +26,8 @@ from tikmix_hf.signals.losses import mean_losses
 from tikmix_hf.signals.passes import open_passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
+from tikmix_hf.updates.heldout import Collator, HeldoutBatches, Portion
+from tikmix_hf.updates.plan import Part, check_count
 
 # Shape letters: J targets, R rounds.
 

@@ -7,7 +7,7 @@ from tiny import make_arguments, make_dataset, make_trainer
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
-from tikmix_hf.layout import BatchLayout
+from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.trainer_checks import check_length, layout_of
 
 

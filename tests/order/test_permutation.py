@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from tikmix_hf.permutation import RowPermutation, derive_key
+from tikmix_hf.order.permutation import RowPermutation, derive_key
 
 
 def order(num_rows: int, key: int, epoch: int = 0) -> list[int]:

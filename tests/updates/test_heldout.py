@@ -8,7 +8,7 @@ from tiny import rows
 from transformers import default_data_collator
 
 from tikmix_hf import PackedCollator
-from tikmix_hf.heldout import HeldoutBatches, Portion
+from tikmix_hf.updates.heldout import HeldoutBatches, Portion
 
 SIX = Portion(0, 6)
 

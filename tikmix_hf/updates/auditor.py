@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tikmix_hf.audit import Comparison, Prediction, compare
-from tikmix_hf.measurement import Measurer
-from tikmix_hf.plan import FORWARD_ONLY
-from tikmix_hf.rounds import Rounds
+from tikmix_hf.updates.audit import Comparison, Prediction, compare
+from tikmix_hf.updates.measurement import Measurer
+from tikmix_hf.updates.plan import FORWARD_ONLY
+from tikmix_hf.updates.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 

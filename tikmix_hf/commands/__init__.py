@@ -1,0 +1,1 @@
+"""What `tikmix` does: a file per command, and the parts that it is made of."""
