@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from tikmix_hf import (
+    Constraints,
     Domains,
     GroupInfluence,
     InfluenceMatrix,
@@ -24,9 +25,11 @@ from tikmix_hf import (
     sources,
 )
 from tikmix_hf.collate import PackedCollator
-from tikmix_hf.commands import dry_run
+from tikmix_hf.commands import dry_run, influence_tables, proposals
+from tikmix_hf.mixers import Signals
 from tikmix_hf.schedule import Segment
 from tikmix_hf.signals import preconditioners
+from tikmix_hf.updates.decision import decide
 from tikmix_hf.updates.heldout import HeldoutBatches, Portion
 
 
@@ -82,24 +85,30 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
     assert record["models"] == [tiny.model]
     q = np.array(list(in_force.values()))
     w = mixers.tikmix_d.solve(direct.values, q, gamma=0.5)
-    chosen = record["mixers"]["tikmix_d"]
-    np.testing.assert_allclose(list(chosen["mixture"].values()), w, rtol=0, atol=1e-9)
     scale = np.abs(direct.centred(q)).max(axis=1)
-    gain = direct.values @ (w - q) / scale
-    np.testing.assert_allclose(list(chosen["gain"].values()), gain, rtol=0, atol=1e-9)
-    of_rounds = direct.rounds @ (w - q) / scale
-    np.testing.assert_allclose(
-        list(chosen["gain_stderr"].values()),
-        np.abs(of_rounds[0] - of_rounds[1]) / 2,  # std(ddof=1) / sqrt(2), of two
-        rtol=1e-6,
-    )
-    guard = chosen["noise_guard"]
     folds = [mixers.tikmix_d.solve(other, q, gamma=0.5) for other in direct.rounds[::-1]]
     confirmed = [
         np.mean(one @ (fold - q) / scale) for one, fold in zip(direct.rounds, folds, strict=True)
     ]
-    assert guard["promised"] == pytest.approx(gain.mean(), abs=1e-9)
-    assert guard["confirmed"] == pytest.approx(np.mean(confirmed), abs=1e-9)
+    promised = np.mean(direct.values @ (w - q) / scale)
+    error = abs(confirmed[0] - confirmed[1]) / 2  # std(ddof=1) / sqrt(2), of two
+    assert np.mean(confirmed) > error  # else it would be noise, and nothing told below
+    step = min(np.mean(confirmed) / promised, 1.0)
+
+    chosen = record["mixers"]["tikmix_d"]
+    close = {"rtol": 0, "atol": 1e-9}
+    np.testing.assert_allclose(list(chosen["unguarded"].values()), w, **close)
+    announced = q + step * (w - q)
+    np.testing.assert_allclose(list(chosen["mixture"].values()), announced, **close)
+    gain = direct.values @ (announced - q) / scale
+    np.testing.assert_allclose(list(chosen["gain"].values()), gain, **close)
+    of_rounds = direct.rounds @ (announced - q) / scale
+    np.testing.assert_allclose(
+        list(chosen["gain_stderr"].values()), np.abs(of_rounds[0] - of_rounds[1]) / 2, rtol=1e-6
+    )
+    guard = chosen["noise_guard"]
+    for name, value in (("promised", promised), ("confirmed", np.mean(confirmed)), ("step", step)):
+        assert guard[name] == pytest.approx(value, abs=1e-9)
     asked = {n for n in mixers.available() if mixers.load(n).requires == {"influence"}}
     assert set(record["mixers"]) == asked
     for name in asked:
@@ -108,9 +117,66 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
     assert schedule.mixture_at(0) == pytest.approx(chosen["mixture"])
     assert (out / "influence.png").read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
-    for words in ("numbers", "tales", "tikmix_d", "in force", "0.500", f"{w[0]:.3f}", str(out)):
+    proposed = f"{announced[0]:.3f}"
+    for words in ("numbers", "tales", "tikmix_d", "in force", "0.500", proposed, str(out)):
         assert words in shown
     assert f"{direct.values[0, 0]:.4g} ± {direct.domain_stderr[0, 0]:.2g}" in shown
+
+
+def noisy_matrix(noise: float) -> InfluenceMatrix:
+    """Four rounds about the same truth."""
+    truth_JK = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
+    rounds_RJK = truth_JK + noise * np.random.default_rng(3).normal(size=(4, 2, 3))
+    spread_JK = rounds_RJK.std(axis=0, ddof=1) / 2
+    return InfluenceMatrix(
+        values=rounds_RJK.mean(axis=0), domain_stderr=spread_JK, target_stderr=0 * spread_JK,
+        targets=("arc", "math"), domains=("web", "code", "books"), preconditioner="sign",
+        seconds=1.0, num_tokens=10, domain_losses=np.ones(3), target_losses=np.ones(2),
+        rounds=rounds_RJK,
+    )  # fmt: skip
+
+
+def test_what_is_proposed_is_what_training_would_announce(tmp_path, capsys):
+    matrix, q = noisy_matrix(1.5), np.array([0.2, 0.3, 0.5])
+    mixer = mixers.load("tikmix_d")(pareto_slack=0.5)  # one that reads standard errors
+    signals = Signals(
+        step=0, domains=matrix.domains, targets=matrix.targets, mixture=q,
+        influence=matrix.values, stderr=matrix.stderr,
+    )  # fmt: skip
+    told = decide(mixer, mixer.init(q), signals, matrix.rounds, num_errors=1.0)
+    assert 0 < told.verdict.step < 1
+    (proposal,) = proposals.propose(matrix, q, {"tikmix_d": mixer}, num_errors=1.0)
+    np.testing.assert_array_equal(proposal.mixture, told.mixture)
+    np.testing.assert_array_equal(proposal.unguarded, told.proposal)
+    assert (proposal.notes, proposal.verdict) == (told.notes, told.verdict)
+
+    proposals.save(tmp_path, matrix, q, [proposal], {})
+    record = json.loads((tmp_path / "mixtures.json").read_text())["mixers"]["tikmix_d"]
+    assert [*record["mixture"].values()] == told.mixture.tolist()
+    assert [*record["unguarded"].values()] == told.proposal.tolist()
+    schedule = MixtureSchedule.load(tmp_path / "schedule-tikmix_d.json")
+    np.testing.assert_allclose(schedule.segments[0].mixture, told.mixture, rtol=1e-12)
+
+    influence_tables.show(matrix, q, [proposal])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "web" in line]
+    shares = [f"{q[0]:.3f}", f"{told.mixture[0]:.3f}", f"{told.proposal[0]:.3f}"]
+    assert rows[1][3::2] == shares
+
+
+def test_without_an_answer_the_mixture_in_force_is_kept_and_that_is_said(capsys):
+    matrix, q = noisy_matrix(0.1), np.array([0.2, 0.3, 0.5])
+    methods = {
+        "tikmix_d": mixers.load("tikmix_d")(constraints=Constraints(floors={"wbe": 0.1})),
+        "static": mixers.load("static")(),
+    }
+    failed, fine = proposals.propose(matrix, q, methods)
+    np.testing.assert_array_equal(failed.mixture, q)
+    np.testing.assert_array_equal(failed.unguarded, q)
+    assert fine.notes == ()
+    influence_tables.show(matrix, q, [failed, fine])
+    shown = capsys.readouterr().out
+    assert "tikmix_d: no mixture found, that in force is kept: " in shown
+    assert "wbe" in shown
 
 
 def test_options_win_over_the_recipe(tiny, tmp_path):

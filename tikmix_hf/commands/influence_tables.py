@@ -6,17 +6,19 @@ In: a matrix, the mixture in force and the proposals. Out: text on the screen.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from tikmix_hf.commands.proposals import Proposal
+from tikmix_hf.commands.proposals import Proposal, gains
 from tikmix_hf.signals.influence import InfluenceMatrix
 
 # Shape letters: J targets, K domains.
+
+_Array = NDArray[np.float64]
 
 # What a redirected table is wide: nothing in it is cut or wrapped.
 _WIDE = 400
@@ -24,7 +26,7 @@ _WIDE = 400
 
 def show(
     matrix: InfluenceMatrix,
-    mixture_K: NDArray[np.float64],
+    mixture_K: _Array,
     proposals: Sequence[Proposal],
     num_models: int = 1,
 ) -> None:
@@ -39,10 +41,11 @@ def show(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
+    answers = _answers(proposals)
     for table in (
         _influence_table(matrix, num_models),
-        _mixture_table(matrix, mixture_K, proposals),
-        _gain_table(matrix, proposals),
+        _mixture_table(matrix, mixture_K, answers),
+        _gain_table(matrix, mixture_K, answers),
     ):
         console.print(table)
     for proposal in proposals:
@@ -51,13 +54,14 @@ def show(
 
 
 def _verdict(proposal: Proposal) -> list[str]:
+    """What the guard's figures are, where its note does not tell them."""
     verdict = proposal.verdict
-    if verdict is None:
+    if verdict is None or verdict.step == 0:
         return []
+    whole = "; the noise guard lets the whole move through" if verdict.step == 1 else ""
     return [
         f"mean gain {verdict.promised:+.3f} promised, {verdict.confirmed:+.3f} ± "
-        f"{verdict.stderr:.3f} on rounds it was not chosen by; the noise guard would let "
-        f"{verdict.step:.0%} of the move through"
+        f"{verdict.stderr:.3f} on rounds it was not chosen by{whole}"
     ]
 
 
@@ -82,28 +86,35 @@ def _influence_table(matrix: InfluenceMatrix, num_models: int) -> Table:
 
 
 def _mixture_table(
-    matrix: InfluenceMatrix, mixture_K: NDArray[np.float64], proposals: Sequence[Proposal]
+    matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]
 ) -> Table:
-    table = _table("Mixture (share of tokens)", ("domain", "in force", *_names(proposals)))
+    table = _table("Mixture (share of tokens)", ("domain", "in force", *answers))
     for k, domain in enumerate(matrix.domains):
-        table.add_row(domain, f"{mixture_K[k]:.3f}", *(f"{p.mixture[k]:.3f}" for p in proposals))
+        table.add_row(domain, f"{mixture_K[k]:.3f}", *(f"{w[k]:.3f}" for w in answers.values()))
     return table
 
 
-def _gain_table(matrix: InfluenceMatrix, proposals: Sequence[Proposal]) -> Table:
+def _gain_table(matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]) -> Table:
     table = _table(
         "Promised gain ± standard error over rounds (1: what the strongest domain would change "
         "alone)",
-        ("target", *_names(proposals)),
+        ("target", *answers),
     )
+    promised = [gains(matrix, mixture_K, proposed_K) for proposed_K in answers.values()]
     for j, target in enumerate(matrix.targets):
-        row = (f"{p.gains[j]:+.3f} ± {_error(p.stderr[j])}" for p in proposals)
+        row = (f"{one.values[j]:+.3f} ± {_error(one.stderr[j])}" for one in promised)
         table.add_row(target, *row)
     return table
 
 
-def _names(proposals: Sequence[Proposal]) -> list[str]:
-    return [proposal.mixer for proposal in proposals]
+def _answers(proposals: Sequence[Proposal]) -> dict[str, _Array]:
+    """(K,) mixtures by heading: what would be announced, and the mixer's own where that differs."""
+    answers = {}
+    for proposal in proposals:
+        answers[proposal.mixer] = proposal.mixture
+        if not np.array_equal(proposal.mixture, proposal.unguarded):
+            answers[f"{proposal.mixer} unguarded"] = proposal.unguarded
+    return answers
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

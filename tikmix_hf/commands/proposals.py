@@ -1,7 +1,8 @@
 """Proposals: what each mixer would choose on the influence of a dry run.
 
 In: an `InfluenceMatrix` with its rounds, the mixture in force, mixers. Out: a `Proposal` of each;
-as files: the matrix, the proposals, and for each mixer a schedule that replays its mixture.
+as files: the matrix, the proposals, and for each mixer a schedule that replays its mixture. What is
+proposed is what `TikMixCallback` would announce, noise guard included.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from tikmix_hf import mixers
 from tikmix_hf.commands.dry_run import scales
 from tikmix_hf.files import write_json
-from tikmix_hf.mixers import Mixer, MixerError, Signals
+from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.schedule import MixtureSchedule, Segment
 from tikmix_hf.signals.influence import InfluenceMatrix
-from tikmix_hf.updates.noise_guard import Verdict, cross_validate
+from tikmix_hf.updates.decision import Decision, decide
+from tikmix_hf.updates.noise_guard import Verdict
 
 # Shape letters: J targets, K domains, R rounds.
 
@@ -31,20 +33,28 @@ VERSION = 1
 
 
 class Proposal(NamedTuple):
-    """What one mixer would choose."""
+    """What one mixer would choose, and what training would announce of it."""
 
     mixer: str
     settings: dict[str, Any]
     mixture: Array
-    """(K,) its answer; the mixture in force where it has none."""
+    """(K,) what training would announce: the answer as far as the noise guard bears it out, and the
+    mixture in force where there is no answer."""
+    unguarded: Array
+    """(K,) the mixer's own answer, before the noise guard."""
     notes: tuple[str, ...]
-    gains: Array
+    verdict: Verdict | None
+    """What text it was not chosen by says of it; None where nothing was judged."""
+
+
+class Gains(NamedTuple):
+    """What a move promises each target."""
+
+    values: Array
     """(J,) S (w - q), 1 being what the target's strongest domain would gain (or lose) alone."""
     stderr: Array
-    """(J,) standard error of `gains` over rounds, for a mixture chosen beforehand; NaN for one
-    round. The mixture was chosen by the same rounds, so `gains` lean upwards."""
-    verdict: Verdict | None
-    """What text it was not chosen by says of it; None with one round, or nothing to judge."""
+    """(J,) standard error of `values` over rounds, for a mixture chosen beforehand; NaN for one
+    round. A mixture that was chosen by the same rounds makes `values` lean upwards."""
 
 
 def default_mixers() -> tuple[str, ...]:
@@ -59,7 +69,7 @@ def propose(
     *,
     num_errors: float = 1.0,
 ) -> list[Proposal]:
-    """Asks each mixer.
+    """Asks each mixer for its first step, and decides as training would.
 
     Args:
         matrix: what was measured.
@@ -67,64 +77,44 @@ def propose(
         methods: mixers by name.
         num_errors: standard errors that the noise guard asks for; 0 asks no guard.
     """
-    proposals = []
-    for name, mixer in methods.items():
-        proposed_K, notes = _ask(mixer, matrix, mixture, matrix.values)
-        gains_J, stderr_J = _gains(matrix, mixture, proposed_K)
-        verdict = _judge(mixer, matrix, mixture, proposed_K, num_errors=num_errors)
-        proposals.append(
-            Proposal(name, mixer.describe(), proposed_K, notes, gains_J, stderr_J, verdict)
-        )
-    return proposals
-
-
-def _ask(
-    mixer: Mixer[Any], matrix: InfluenceMatrix, mixture_K: Array, values_JK: Array
-) -> tuple[Array, tuple[str, ...]]:
-    """A mixer's first answer to an influence, and its notes."""
     signals = Signals(
         step=0,
         domains=matrix.domains,
         targets=matrix.targets,
-        mixture=mixture_K,
-        influence=values_JK,
+        mixture=mixture,
+        influence=matrix.values,
         stderr=matrix.stderr,
     )
-    try:
-        proposed_K, state = mixer.step(mixer.init(mixture_K), signals)
-    except MixerError as err:
-        return mixture_K, (f"no mixture found, kept: {err}",)
-    return proposed_K, tuple(state.notes)
+    proposals = []
+    for name, mixer in methods.items():
+        start = mixer.init(mixture)
+        try:
+            decision = decide(mixer, start, signals, matrix.rounds, num_errors=num_errors)
+        except ValueError as err:  # what was measured, and other mixers' answers, are still good
+            notes = (f"no mixture found, that in force is kept: {err}",)
+            decision = Decision(mixture, mixture, start, notes, None)
+        proposals.append(
+            Proposal(
+                mixer=name,
+                settings=mixer.describe(),
+                mixture=decision.mixture,
+                unguarded=decision.proposal,
+                notes=decision.notes,
+                verdict=decision.verdict,
+            )
+        )
+    return proposals
 
 
-def _judge(
-    mixer: Mixer[Any],
-    matrix: InfluenceMatrix,
-    mixture_K: Array,
-    proposed_K: Array,
-    *,
-    num_errors: float,
-) -> Verdict | None:
-    """Cross-validates over rounds, as an update of `TikMixCallback` does."""
-    rounds_RJK = matrix.rounds
-    if num_errors == 0 or rounds_RJK is None or len(rounds_RJK) < 2:
-        return None
-    if np.array_equal(proposed_K, mixture_K):
-        return None
-    others_RJK = (rounds_RJK.sum(axis=0) - rounds_RJK) / (len(rounds_RJK) - 1)
-    folds_RK = np.stack([_ask(mixer, matrix, mixture_K, other)[0] for other in others_RJK])
-    return cross_validate(rounds_RJK, mixture_K, proposed_K, folds_RK, num_errors=num_errors)
-
-
-def _gains(matrix: InfluenceMatrix, mixture_K: Array, proposed_K: Array) -> tuple[Array, Array]:
-    """Gains of the move and their standard errors, (J,) each."""
-    scale_J = scales(matrix, mixture_K)
-    move_K = proposed_K - mixture_K
+def gains(matrix: InfluenceMatrix, mixture: Array, proposed: Array) -> Gains:
+    """Returns what a move from `mixture` (K,) to `proposed` (K,) promises."""
+    scale_J = scales(matrix, mixture)
+    move_K = proposed - mixture
     gains_J = matrix.values @ move_K / scale_J
     if matrix.rounds is None or len(matrix.rounds) < 2:
-        return gains_J, np.full(len(scale_J), np.nan)
+        return Gains(gains_J, np.full(len(scale_J), np.nan))
     gains_RJ = matrix.rounds @ move_K / scale_J
-    return gains_J, gains_RJ.std(axis=0, ddof=1) / len(gains_RJ) ** 0.5
+    return Gains(gains_J, gains_RJ.std(axis=0, ddof=1) / len(gains_RJ) ** 0.5)
 
 
 def save(
@@ -160,13 +150,15 @@ def save(
 
 
 def _as_record(proposal: Proposal, matrix: InfluenceMatrix, mixture_K: Array) -> dict[str, Any]:
-    errors = [None if np.isnan(error) else float(error) for error in proposal.stderr]
+    gained = gains(matrix, mixture_K, proposal.mixture)
+    errors = [None if np.isnan(error) else float(error) for error in gained.stderr]
     return {
         "settings": proposal.settings,
         "mixture": _named(matrix.domains, proposal.mixture),
         "change": total_variation(mixture_K, proposal.mixture),
+        "unguarded": _named(matrix.domains, proposal.unguarded),
         "notes": list(proposal.notes),
-        "gain": _named(matrix.targets, proposal.gains),
+        "gain": _named(matrix.targets, gained.values),
         "gain_stderr": dict(zip(matrix.targets, errors, strict=True)),
         "noise_guard": None if proposal.verdict is None else proposal.verdict.to_dict(),
     }

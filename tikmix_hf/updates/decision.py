@@ -2,14 +2,14 @@
 
 In: a mixer, its state, signals with the mean of the rounds, and the rounds. Out: the mixture, how
 it came about, and the mixer's next state. A mixer's step is pure, so it can be asked what it would
-propose as often as one likes; only the state of the one real step is kept.
+propose as often as one likes; only the state of the one real step is kept. Training decides here,
+and so does a dry run: what one says is what the other would do.
 """
 
-# Shape letters: K domains, R rounds.
+# Shape letters: J targets, K domains, R rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def decide(
     mixer: Mixer[Any],
     state: Any,
     signals: Signals,
-    rounds: Sequence[InfluenceMatrix],
+    rounds: Array | None,
     *,
     num_errors: float,
 ) -> Decision:
@@ -53,7 +53,8 @@ def decide(
         mixer: turns signals into a mixture.
         state: its state.
         signals: with the mean influence of the rounds.
-        rounds: the measurement's rounds; fewer than two are not guarded.
+        rounds: (R, J, K) influence of each of the measurement's rounds; None, or fewer than two,
+            are not guarded.
         num_errors: standard errors of the noise guard; 0 switches it off.
 
     Raises:
@@ -66,15 +67,10 @@ def decide(
     is_move = not np.array_equal(proposal_K, signals.mixture)
     if not (is_move and num_errors and "influence" in mixer.requires):
         return whole
-    if len(rounds) < 2:
+    if rounds is None or len(rounds) < 2:
         return whole._replace(notes=(*notes, "one round of text, so no noise guard"))
-    verdict = cross_validate(
-        np.stack([matrix.values for matrix in rounds]),
-        signals.mixture,
-        proposal_K,
-        np.stack([_fold(mixer, state, signals, rounds, out=r) for r in range(len(rounds))]),
-        num_errors=num_errors,
-    )
+    folds_RK = np.stack([_fold(mixer, state, signals, rounds, out=r) for r in range(len(rounds))])
+    verdict = cross_validate(rounds, signals.mixture, proposal_K, folds_RK, num_errors=num_errors)
     if verdict.note is None:
         return whole._replace(verdict=verdict)
     mixture_K = signals.mixture
@@ -111,17 +107,16 @@ def would_propose(mixer: Mixer[Any], state: Any, signals: Signals) -> Array | No
         return None
 
 
-def _fold(
-    mixer: Mixer[Any],
-    state: Any,
-    signals: Signals,
-    rounds: Sequence[InfluenceMatrix],
-    *,
-    out: int,
-) -> Array:
+def _fold(mixer: Mixer[Any], state: Any, signals: Signals, rounds_RJK: Array, *, out: int) -> Array:
     """(K,) what the mixer would answer without one round; who has no answer would have stayed."""
-    mean = InfluenceMatrix.mean([matrix for r, matrix in enumerate(rounds) if r != out])
-    proposal_K = would_propose(mixer, state, with_influence(signals, mean))
+    num_rounds = len(rounds_RJK)
+    stderr_JK = signals.stderr
+    if stderr_JK is not None:
+        # Of less text; a fold's own spread over rounds would be noisier than this.
+        stderr_JK = stderr_JK * np.sqrt(num_rounds / (num_rounds - 1))
+    others_JK = np.delete(rounds_RJK, out, axis=0).mean(axis=0)
+    fold = replace(signals, influence=others_JK, stderr=stderr_JK)
+    proposal_K = would_propose(mixer, state, fold)
     return signals.mixture if proposal_K is None else proposal_K
 
 

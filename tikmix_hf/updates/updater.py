@@ -187,7 +187,7 @@ class MixtureUpdater:
                 self.mixer,
                 self._mixer_state,
                 signals,
-                () if rounds is None else rounds.each,
+                None if rounds is None else rounds.matrix.rounds,
                 num_errors=self.noise_guard,
             ),
             (ValueError,),
