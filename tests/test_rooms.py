@@ -16,6 +16,7 @@ NUMERICS = {"numpy", "scipy"}
 # Room -> the rooms of ours it may know. A room that is not here may know every room below it.
 KNOWS = {
     "mixture": set(),
+    "checks": set(),
     "files": set(),
     "rows": set(),
     "arrow_rows": set(),
@@ -25,7 +26,7 @@ KNOWS = {
     "schedule": {"files", "mixture"},
     "order": {"order"},
     "mixers": {"mixers", "mixture"},
-    "signals": {"signals", "distributed", "files"},
+    "signals": {"checks", "signals", "distributed", "files"},
     "corpora": {"domains", "installed_text"},
     "figures": set(),
     "plots": {"figures"},
@@ -34,12 +35,12 @@ KNOWS = {
     "collate": {"ready_batch"},
     "ready_batch": set(),
     "updates": {
-        *("checkpoint", "collate", "dataset", "distributed", "domains", "files", "mixers"),
-        *("mixture", "order", "rows", "schedule", "signals", "updates"),
+        *("checkpoint", "checks", "collate", "dataset", "distributed", "domains", "files"),
+        *("mixers", "mixture", "order", "rows", "schedule", "signals", "updates"),
     },
     "commands": {
-        *("checkpoint", "collate", "commands", "distributed", "domains", "files", "mixers"),
-        *("mixture", "plots", "recipe", "schedule", "signals", "sources", "updates"),
+        *("checkpoint", "checks", "collate", "commands", "distributed", "domains", "files"),
+        *("mixers", "mixture", "plots", "recipe", "schedule", "signals", "sources", "updates"),
     },
 }
 

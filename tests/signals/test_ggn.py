@@ -231,8 +231,8 @@ def test_what_cannot_be_solved_is_refused():
     model, parameters = llama_and_some()
     adam = stepped_adam(parameters)
     fit = ggn.Ggn().fit
-    with pytest.raises(ValueError, match=r'sharded.*preconditioner="sign"'):
-        fit(fitting(model, WEB, sharded=True))
+    with pytest.raises(ValueError, match=r"'ggn' .*sharded.*preconditioner=\"sign\""):
+        ggn.Ggn().check(sharded=True, optimizer=adam)
     with pytest.raises(ValueError, match="has not stepped yet"):
         fit(fitting(model, WEB, optimizer=torch.optim.AdamW(trainable(model))))
     with pytest.raises(ValueError, match="one is not in it"):

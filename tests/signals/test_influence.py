@@ -356,3 +356,21 @@ def test_auto_is_kfac_where_the_model_is_whole():
     assert [matrix.preconditioner for matrix in matrices] == ["kfac", "kfac"]
     np.testing.assert_array_equal(matrices[0].values, matrices[1].values)
     assert GroupInfluence(llama()).preconditioner == preconditioners.load("kfac")()
+
+
+@pytest.mark.parametrize("fewer", ["targets", "domains"])
+@pytest.mark.parametrize("name", preconditioners.available())
+def test_all_text_that_is_read_is_counted(name, fewer):
+    # In forward passes: with each comes a backward pass, or, for ggn, what takes as long.
+    model, read = llama(), []
+    optimizer = trained(model)
+    model.register_forward_pre_hook(
+        lambda _, __, batch: read.append(batch["input_ids"].numel()), with_kwargs=True
+    )
+    few = {"web": domains()["web"]} if fewer == "domains" else domains()
+    engine = GroupInfluence(model, preconditioner=name, optimizer=optimizer)
+    first = engine.measure(few, targets())
+    assert first.num_tokens == sum(read)
+    read.clear()
+    assert engine.measure(few, targets(), refit=False).num_tokens == sum(read)
+    assert len(read) == 5 + (4 if fewer == "domains" else 9) or name == "ggn"

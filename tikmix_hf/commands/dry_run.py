@@ -20,10 +20,11 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from tikmix_hf.checks import check_count
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.domains import Domains
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
-from tikmix_hf.updates.heldout import HeldoutBatches, Portion
+from tikmix_hf.updates.heldout import HeldoutBatches, Portion, in_batches
 
 # Shape letters: J targets, K domains, R rounds, C checkpoints.
 
@@ -49,8 +50,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         for name in ("num_rows", "num_rounds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+            check_count(name, getattr(self, name))
         if self.num_rows < self.num_rounds:
             raise ValueError(
                 f"`num_rows` must give each of {self.num_rounds} rounds a row; got "
@@ -65,25 +65,20 @@ class Reading:
         Raises:
             ValueError: a part has fewer rows than there are rounds.
         """
-        portion = Portion(0, self.num_rows, round_, self.num_rounds)
-        batches = {}
         for name, rows in parts.items():
-            num_rows = len(portion.served(len(rows)))
             if len(rows) < self.num_rounds:
                 raise ValueError(
                     f"`num_rounds` must be at most the held-out rows of {name!r}, {len(rows)}; got "
                     f"{self.num_rounds}. Hold out more (`heldout`), or lower `num_rounds`."
                 )
-            batches[name] = HeldoutBatches(
-                rows,
-                name,
-                portion=portion,
-                # Two batches at least where there are two rows: a standard error takes two.
-                batch_size=min(self.batch_size, max(1, num_rows // 2)),
-                collate=PackedCollator(),
-                seed=self.seed,
-            )
-        return batches
+        return in_batches(
+            parts,
+            Portion(0, self.num_rows, round_, self.num_rounds),
+            most_rows=self.batch_size,
+            least_batches=2,
+            collate=PackedCollator(),
+            seed=self.seed,
+        )
 
 
 def measure(

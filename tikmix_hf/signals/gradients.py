@@ -28,6 +28,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 IGNORED_LABEL = -100
 """The label of a token that the loss leaves out (the convention of transformers and PyTorch)."""
 
+Batches = Sequence[Mapping[str, Any]]
+"""Collated batches, perhaps made as they are asked for."""
+
 Gradient = list[Tensor | None]
 """One tensor per parameter, in its shape; None (zero) where the loss does not reach it."""
 
@@ -102,15 +105,16 @@ def _asks_routers(model: nn.Module) -> bool:
 
 
 def accumulator(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros in each parameter's shape, fp32 where the parameter is narrower."""
+    """Zeros in each parameter's shape and `precision`."""
     return [
-        torch.zeros(
-            parameter.shape,
-            dtype=torch.promote_types(parameter.dtype, torch.float32),
-            device=parameter.device,
-        )
+        torch.zeros(parameter.shape, dtype=precision(parameter), device=parameter.device)
         for parameter in parameters
     ]
+
+
+def precision(parameter: Tensor) -> torch.dtype:
+    """What sums over batches are kept in: fp32 where the parameter is narrower."""
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def add_(sums: Sequence[Tensor], gradient: Gradient) -> None:

@@ -31,12 +31,13 @@ from tqdm.auto import tqdm
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients, preconditioners
+from tikmix_hf.signals.gradients import Batches
 from tikmix_hf.signals.matrix import InfluenceMatrix
-from tikmix_hf.signals.pairing import Pairing
+from tikmix_hf.signals.pairing import Found, Pairing
 from tikmix_hf.signals.passes import Passes, bare, is_sharded, open_passes
 from tikmix_hf.signals.preconditioners import Apply, Fitting, Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
-from tikmix_hf.signals.walk import Batches, check_batches
+from tikmix_hf.signals.walk import check_batches
 
 __all__ = ["GroupInfluence", "InfluenceMatrix"]
 
@@ -75,6 +76,7 @@ class GroupInfluence:
         self.optimizer = optimizer
         self.parameters, self.offload = parameters, offload
         self._apply: Apply | None = None
+        self._apply_tokens = 0.0  # read for each gradient that it is applied to
 
     def measure(
         self,
@@ -110,9 +112,12 @@ class GroupInfluence:
         ):
             with distributed.FailTogether():
                 passes = open_passes(self.model, self.parameters)
+                self.preconditioner.check(sharded=passes.sharded, optimizer=self.optimizer)
             stack.enter_context(passes.undisturbed())
-            if refit or self._apply is None:
+            fits = refit or self._apply is None
+            if fits:
                 self._apply = self._fit(passes, domain_batches)
+            assert self._apply is not None
             pairing = Pairing(
                 passes,
                 self._apply,
@@ -123,6 +128,7 @@ class GroupInfluence:
             fewer_domains = len(domain_batches) < len(target_batches)
             pair = pairing.domains_held if fewer_domains else pairing.targets_held
             found = pair(domain_batches, target_batches)
+        own_tokens = self._own_tokens(domain_batches, found, fits=fits)
         parts = [*found.targets_J, *found.domains_K]
         return InfluenceMatrix(
             values=found.values_JK,
@@ -130,12 +136,29 @@ class GroupInfluence:
             target_stderr=found.target_stderr_JK,
             targets=tuple(target_batches),
             domains=tuple(domain_batches),
-            preconditioner=preconditioners.name_of(self.preconditioner),
+            preconditioner=self.preconditioner.name,
             seconds=distributed.solve_on_rank_0(lambda: time.perf_counter() - started),
-            num_tokens=sum(part.num_tokens for part in parts),
+            num_tokens=sum(part.num_tokens for part in parts) + round(own_tokens),
             domain_losses=np.array([part.mean_loss for part in found.domains_K]),
             target_losses=np.array([part.mean_loss for part in found.targets_J]),
         )
+
+    def _own_tokens(
+        self, domain_batches: Mapping[str, Batches], found: Found, *, fits: bool
+    ) -> float:
+        """Tokens that the preconditioner has read, in forward and backward passes."""
+        lengths_K = [len(batches) for batches in domain_batches.values()]
+        tokens_K = [part.num_tokens for part in found.domains_K]
+        own = self.preconditioner
+        fit_tokens = 0.0
+        if fits:
+            text = list(zip(lengths_K, tokens_K, strict=True))
+            fit_tokens = sum(own.fit_passes(length) * tokens for length, tokens in text)
+            self._apply_tokens = sum(own.apply_passes(length) * tokens for length, tokens in text)
+        # What is held is preconditioned whole and by one half, or, on domains, by both.
+        fewer = min(len(found.targets_J), len(found.domains_K))
+        num_applied = 2 * fewer if own.side == "target" else 3 * len(found.domains_K)
+        return fit_tokens + num_applied * self._apply_tokens
 
     def _fit(self, passes: Passes, domain_batches: Mapping[str, Batches]) -> Apply:
         fitting = Fitting(

@@ -16,8 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients
+from tikmix_hf.signals.gradients import Batches
 from tikmix_hf.signals.passes import Passes, bare, open_passes
-from tikmix_hf.signals.walk import Batches
+from tikmix_hf.signals.walk import turns
 
 # Shape letters: J names, M microbatches, C columns of a ledger (see `walk.py`).
 _LOSS, _LOSS_TOKENS, _TOKENS = range(3)
@@ -67,20 +68,14 @@ def mean_losses(model: nn.Module, batches: Mapping[str, Batches]) -> Losses:
 def _walk(name: str, batches: Batches, passes: Passes) -> Tensor:
     """The ledger of this rank's microbatches."""
     ledger_MC = torch.zeros(len(batches), 3, dtype=torch.float64, device=passes.device)
-    for _, m in passes.turns(len(batches)):
-        with passes.preparing():
-            batch = batches[m or 0]
-            try:
-                num_loss_tokens = 0 if m is None else gradients.num_loss_tokens(batch)
-            except (ValueError, TypeError) as error:
-                raise type(error)(f"{name!r}, batch {m}: {error}") from error
-        if num_loss_tokens:
-            ledger_MC[m, _LOSS] = gradients.loss_sum(passes.model, batch, passes.device)
-            ledger_MC[m, _LOSS_TOKENS] = num_loss_tokens
-            ledger_MC[m, _TOKENS] = batch["input_ids"].numel()
-        elif passes.sharded:  # the other ranks wait for this one
-            company = {**batch, "labels": batch["input_ids"].clone()}
-            gradients.loss_sum(passes.model, company, passes.device)
+    for turn in turns(repr(name), batches, passes):
+        if not (turn.num_loss_tokens or passes.sharded):
+            continue
+        loss_sum = gradients.loss_sum(passes.model, turn.batch, passes.device)
+        if turn.num_loss_tokens:  # otherwise it only kept the other ranks company
+            ledger_MC[turn.number, _LOSS] = loss_sum
+            ledger_MC[turn.number, _LOSS_TOKENS] = turn.num_loss_tokens
+            ledger_MC[turn.number, _TOKENS] = turn.batch["input_ids"].numel()
     return ledger_MC
 
 

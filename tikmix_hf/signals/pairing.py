@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients, sampling_error
-from tikmix_hf.signals.gradients import Gradient
+from tikmix_hf.signals.gradients import Batches, Gradient
 from tikmix_hf.signals.held import HeldGradients
 from tikmix_hf.signals.passes import Passes
 from tikmix_hf.signals.preconditioners import Apply
-from tikmix_hf.signals.walk import Batches, Part, settle, walk
+from tikmix_hf.signals.walk import Part, settle, walk
 
 # Shape letters: J targets, K domains; N gradients held, H halves of each (after the whole), A parts
 # that stream or B; G groups of microbatches; _P is a list with one tensor per parameter.

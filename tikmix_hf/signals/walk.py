@@ -7,7 +7,7 @@ the same on every rank, or one error on every rank that names the batch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients
-from tikmix_hf.signals.gradients import Gradient
+from tikmix_hf.signals.gradients import Batches, Gradient
 from tikmix_hf.signals.passes import Passes
 
 # Shape letters: M microbatches, C columns of a ledger, G groups of microbatches whose gradients
@@ -30,7 +30,6 @@ _CHECK = 3  # the sum of the gradient's elements, which is finite only if they a
 _SQUARES = 4  # the gradient's squared norm
 _NUM_COLUMNS = 5
 
-Batches = Sequence[Mapping[str, Any]]
 Absorb = Callable[[int, Gradient], None]
 
 
@@ -56,6 +55,36 @@ class Part(NamedTuple):
         return float(self.loss_tokens_G[::2].sum()), float(self.loss_tokens_G[1::2].sum())
 
 
+class Turn(NamedTuple):
+    """One microbatch of this rank."""
+
+    group: int
+    number: int | None
+    """None where this rank only keeps the others company."""
+    batch: Mapping[str, Any]
+    num_loss_tokens: int
+    """Tokens whose loss counts; 0 where none does, and then every token of `batch` is a label,
+    since the mean over no token is not a number."""
+
+
+def turns(what: str, batches: Batches, passes: Passes) -> Iterator[Turn]:
+    """This rank's microbatches, one after the other.
+
+    Raises:
+        ValueError, TypeError: for a batch that is not collated, named by `what` and its number.
+    """
+    for group, m in passes.turns(len(batches)):
+        with passes.preparing():
+            batch = batches[m or 0]
+            try:
+                num_loss_tokens = 0 if m is None else gradients.num_loss_tokens(batch)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"{what}, batch {m}: {error}") from error
+        if not num_loss_tokens:
+            batch = {**batch, "labels": batch["input_ids"].clone()}
+        yield Turn(group, m, batch, num_loss_tokens)
+
+
 def walk(what: str, batches: Batches, passes: Passes, absorb: Absorb, bar: tqdm) -> Tensor:
     """Hands the gradients of this rank's microbatches to `absorb`, by group.
 
@@ -70,20 +99,14 @@ def walk(what: str, batches: Batches, passes: Passes, absorb: Absorb, bar: tqdm)
         The ledger of this rank, to be summed over ranks and then `settle`d.
     """
     ledger_MC = torch.zeros(len(batches), _NUM_COLUMNS, dtype=torch.float64, device=passes.device)
-    for group, m in passes.turns(len(batches)):
-        with passes.preparing():
-            batch = batches[m or 0]
-            try:
-                num_loss_tokens = 0 if m is None else gradients.num_loss_tokens(batch)
-            except (ValueError, TypeError) as error:
-                raise type(error)(f"{what}, batch {m}: {error}") from error
-        if num_loss_tokens:  # the mean over no token is not a number
+    for turn in turns(what, batches, passes):
+        group, m, batch, num_loss_tokens = turn
+        if num_loss_tokens:
             ledger_MC[m, _LOSS_TOKENS] = num_loss_tokens
             ledger_MC[m, _TOKENS] = batch["input_ids"].numel()
             _pass(batch, passes, ledger_MC[m], functools.partial(absorb, group))
         elif passes.sharded:  # the other ranks wait for this one
-            company = {**batch, "labels": batch["input_ids"].clone()}
-            gradient_P = passes.gradient(company, counts=False).gradient
+            gradient_P = passes.gradient(batch, counts=False).gradient
             # It holds its shards of the group's gradient all the same.
             _note_gradient(gradient_P, ledger_MC[group * passes.lanes])
             absorb(group, gradient_P)

@@ -65,6 +65,38 @@ class Portion(NamedTuple):
         return np.arange(start, stop, dtype=np.int64)
 
 
+def in_batches(
+    parts: Mapping[str, Dataset],
+    portion: Portion,
+    *,
+    most_rows: int,
+    least_batches: int,
+    collate: Collator,
+    seed: int,
+) -> dict[str, HeldoutBatches]:
+    """A portion of every part, by name.
+
+    Args:
+        parts: tokenised rows by name.
+        portion: which of them.
+        most_rows: rows in a batch, at most.
+        least_batches: batches of each part, where it has rows enough; a standard error takes two.
+        collate: turns a list of rows into a batch.
+        seed: part of the key of the order.
+    """
+    return {
+        name: HeldoutBatches(
+            rows,
+            name,
+            portion=portion,
+            batch_size=min(most_rows, max(1, len(portion.served(len(rows))) // least_batches)),
+            collate=collate,
+            seed=seed,
+        )
+        for name, rows in parts.items()
+    }
+
+
 class HeldoutBatches(Sequence[Mapping[str, torch.Tensor]]):
     """Batches of one domain or target for one update.
 

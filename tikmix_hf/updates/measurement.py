@@ -13,10 +13,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from tikmix_hf import distributed
+from tikmix_hf.checks import check_count
 from tikmix_hf.collate import PackedCollator
 from tikmix_hf.domains import Domains
 from tikmix_hf.rows import row_lengths
@@ -26,15 +26,13 @@ from tikmix_hf.signals.losses import mean_losses
 from tikmix_hf.signals.passes import open_passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
-from tikmix_hf.updates.heldout import Collator, HeldoutBatches, Portion
-from tikmix_hf.updates.plan import Part, check_count
+from tikmix_hf.updates.heldout import Collator, HeldoutBatches, Portion, in_batches
+from tikmix_hf.updates.plan import FORWARD_ONLY, MOST_ROWS, Part
 
 # Shape letters: J targets, R rounds.
 
 # A round needs two microbatches of every part, or there is no standard error.
 _LEAST_ROWS = 2
-_NEED_ADAM = ("adam", "adam_unit")
-_NEED_WHOLE_MODELS = ("kfac", "ggn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,23 +103,38 @@ class Measurer:
         self.settings, self.progress = settings, progress
         self.domains = {domain.name: domain.heldout for domain in domains}
         self.targets = dict(targets)
-        preconditioners.choose(preconditioner, sharded=False)  # an unknown name fails here
         self.preconditioner = preconditioner
+        # An unknown name fails here; whether the model is sharded is known at `check`.
+        self._chosen = preconditioners.choose(preconditioner, sharded=False)
         self.num_rows = self.per_device = 1
         self._engine: GroupInfluence | None = None
 
     def parts(self) -> tuple[Part, ...]:
-        """What measuring the K domains and J targets costs."""
-        sides = ((self.domains, False), (self.targets, self.settings.audit))
+        """What measuring the K domains and J targets costs, at the most."""
+        sides = (
+            (self.domains, self._preconditioner_passes()),
+            (self.targets, FORWARD_ONLY * self.settings.audit),
+        )
         return tuple(
             Part(
                 num_rows=len(rows),
                 tokens_per_row=float(row_lengths(rows).mean()),
-                is_audited=is_audited,
+                extra_passes=extra_passes,
             )
-            for parts, is_audited in sides
+            for parts, extra_passes in sides
             for rows in parts.values()
         )
+
+    def _preconditioner_passes(self) -> float:
+        """What the preconditioner reads of a domain's rows of an update, in passes over them.
+
+        A fit reads text of the first round; what is applied in every round reads that text again.
+        """
+        own, num_rounds = self._chosen, self._num_rounds(MOST_ROWS)
+        num_batches = 1 if self.settings.batch_size else self._usual_batches()
+        num_applied = 2 * min(len(self.domains), len(self.targets))
+        fitting = own.fit_passes(num_batches) / num_rounds / own.refresh_updates
+        return fitting + num_applied * own.apply_passes(num_batches)
 
     @property
     def warning(self) -> str | None:
@@ -152,30 +165,20 @@ class Measurer:
             ValueError: names `parameters`, `preconditioner` or `model`, and the mend.
         """
         passes = open_passes(model, self.settings.parameters)
-        chosen = preconditioners.choose(self.preconditioner, sharded=passes.sharded)
-        name = preconditioners.name_of(chosen)
-        if passes.sharded and name in _NEED_WHOLE_MODELS:
-            raise ValueError(
-                f"`preconditioner` {name!r} needs whole parameters on every rank; the model is "
-                'sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
-            )
-        # Before its first step an Adam has no `exp_avg_sq` yet, but its groups have betas.
-        groups = () if optimizer is None else optimizer.param_groups
-        if name in _NEED_ADAM and not any("betas" in group for group in groups):
-            raise ValueError(
-                f"`preconditioner` {name!r} needs an optimizer of the Adam family, which keeps "
-                f'`exp_avg_sq`; got {_kind(optimizer)}. Use preconditioner="sign", which needs '
-                "no optimizer."
-            )
+        self._chosen = preconditioners.choose(self.preconditioner, sharded=passes.sharded)
+        self._chosen.check(sharded=passes.sharded, optimizer=optimizer)
 
     def portions(self, update: int) -> tuple[Portion, ...]:
         """The rounds of an update, which has that many others before it."""
-        parts = (*self.domains.values(), *self.targets.values())
-        fewest = min(self.num_rows, *map(len, parts))
-        num_rounds = min(self.settings.num_rounds, max(1, fewest // _LEAST_ROWS))
+        num_rounds = self._num_rounds(self.num_rows)
         return tuple(
             Portion(update, self.num_rows, number, num_rounds) for number in range(num_rounds)
         )
+
+    def _num_rounds(self, num_rows: int) -> int:
+        """Of an update of so many rows of each part."""
+        fewest = min(num_rows, *map(len, (*self.domains.values(), *self.targets.values())))
+        return min(self.settings.num_rounds, max(1, fewest // _LEAST_ROWS))
 
     def measure(self, model: nn.Module, optimizer: Any, portion: Portion) -> InfluenceMatrix:
         """Measures one round; the same on every rank.
@@ -231,26 +234,16 @@ class Measurer:
     def _batches(
         self, parts: Mapping[str, datasets.Dataset], portion: Portion
     ) -> dict[str, HeldoutBatches]:
-        return {
-            name: HeldoutBatches(
-                rows,
-                name,
-                portion=portion,
-                batch_size=self._batch_size(len(portion.served(len(rows)))),
-                collate=self.settings.data_collator,
-                seed=self.settings.seed,
-            )
-            for name, rows in parts.items()
-        }
+        return in_batches(
+            parts,
+            portion,
+            most_rows=self.settings.batch_size or self.per_device,
+            least_batches=1 if self.settings.batch_size else self._usual_batches(),
+            collate=self.settings.data_collator,
+            seed=self.settings.seed,
+        )
 
-    def _batch_size(self, num_rows: int) -> int:
-        if self.settings.batch_size is not None:
-            return self.settings.batch_size
-        return min(self.per_device, max(1, num_rows // (2 * distributed.world_size())))
-
-
-def _kind(optimizer: Any) -> str:
-    """The name of an optimizer's class, inside accelerate's wrappers."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return type(optimizer).__name__
+    @staticmethod
+    def _usual_batches() -> int:
+        """Of every part and round, at least: two for each process."""
+        return 2 * distributed.world_size()

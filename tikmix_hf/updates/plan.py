@@ -15,8 +15,8 @@ n so that it is at most b.
 | the rows | updates from the budget, 1 to `MOST_UPDATES`, evenly spread |
 | both | both stand |
 
-A token's cost is that of one forward and backward pass, as in training. An audited token is only
-read forward, a third of that work.
+A token's cost is that of one forward and backward pass, as in training. An audited token is read
+once more, forward, a third of that work; what the preconditioner reads is counted at its most.
 """  # noqa: E501 - rows of a table are one line each
 
 # Shape letters: J targets, K domains.
@@ -24,7 +24,6 @@ read forward, a third of that work.
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +48,9 @@ class Part:
     """Rows there are to measure."""
     tokens_per_row: float
     """Mean over these rows."""
-    is_audited: bool = False
-    """Whether the rows of an update are read once more at the next one."""
+    extra_passes: float = 0.0
+    """Passes over an update's rows beside the one that gives their gradient: `FORWARD_ONLY` where
+    the next update audits them, and what the preconditioner reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +69,7 @@ class RunSize:
     def tokens_per_update(self, num_rows: int) -> float:
         """Tokens of an update of `num_rows` rows of every part, of all rows where it has fewer."""
         return sum(
-            min(num_rows, part.num_rows)
-            * part.tokens_per_row
-            * (1 + FORWARD_ONLY * part.is_audited)
+            min(num_rows, part.num_rows) * part.tokens_per_row * (1 + part.extra_passes)
             for part in self.parts
         )
 
@@ -218,17 +216,6 @@ def check_budget(budget: float) -> None:
             f"`budget` must be a share of the run's tokens in (0, 1]; got {budget!r}. 0.01 lets "
             "all measurements together read one token for every hundred trained on."
         )
-
-
-def check_count(argument: str, value: Any) -> int:
-    """Returns a whole number from 1 on, NumPy's too, as an int; refuses others (ValueError)."""
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(f"`{argument}` must be whole and at least 1; got {value!r}.")
-    return count
 
 
 def _spread(num_updates: int, run: RunSize) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tikmix_hf.checks import check_count
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.order.layout import BatchLayout
-from tikmix_hf.updates.plan import Part, Plan, RunSize, check_budget, check_count, make_plan
+from tikmix_hf.updates.plan import Part, Plan, RunSize, check_budget, make_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

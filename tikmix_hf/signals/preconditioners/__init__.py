@@ -98,4 +98,4 @@ def choose(preconditioner: str | Preconditioner, *, sharded: bool) -> Preconditi
 
 def name_of(preconditioner: Preconditioner) -> str:
     """The name under which `load` finds its class."""
-    return type(preconditioner).__module__.rpartition(".")[2]
+    return preconditioner.name

@@ -1,7 +1,7 @@
 """The Fisher matrix of the mean loss per token, kept as Kronecker factors and a diagonal.
 
-Held-out batches go in, `Blocks` come out. With N loss tokens, and labels drawn from the model's own
-predictions instead of the text's,
+Held-out batches go in; out come a `Layer` of factors for each Linear, and diagonals. With N loss
+tokens, and labels drawn from the model's own predictions instead of the text's,
 
     F = 1/N sum_t E[grad l_t grad l_t^T].
 
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tikmix_hf import distributed
+from tikmix_hf.signals.gradients import precision
 from tikmix_hf.signals.preconditioners._predictions import (
     Batch,
     differentiate,
@@ -109,7 +110,7 @@ class Fisher:
         kronecker = {layer.weight for layer in self.layers.values()}
         kronecker |= {layer.bias for layer in self.layers.values() if layer.bias is not None}
         self.diagonals = {
-            place: torch.zeros_like(parameter, dtype=_precision(parameter), requires_grad=False)
+            place: torch.zeros_like(parameter, dtype=precision(parameter), requires_grad=False)
             for place, parameter in enumerate(self.parameters)
             if place not in kronecker
         }
@@ -148,15 +149,16 @@ class Fisher:
         for layer in self.layers.values():
             sums += [layer.input_sum, layer.output_sum, layer.num_positions]
         distributed.all_reduce_sum_(sums)
-        if not self.num_tokens:
-            raise ValueError("the domains' held-out batches have no loss token to fit on.")
-        if not all(bool(total.isfinite().all()) for total in sums):
-            raise FloatingPointError(NOT_FINITE)
-        for diagonal in self.diagonals.values():
-            diagonal /= self.num_tokens
-        for layer in self.layers.values():
-            layer.input_sum /= layer.num_positions.clamp(min=1)
-            layer.output_sum /= self.num_tokens
+        with distributed.FailTogether():
+            if not self.num_tokens:
+                raise ValueError("the domains' held-out batches have no loss token to fit on.")
+            if not all(bool(total.isfinite().all()) for total in sums):
+                raise FloatingPointError(NOT_FINITE)
+            for diagonal in self.diagonals.values():
+                diagonal /= self.num_tokens
+            for layer in self.layers.values():
+                layer.input_sum /= layer.num_positions.clamp(min=1)
+                layer.output_sum /= self.num_tokens
 
     @contextmanager
     def _tapped(self, anchor: Tensor) -> Iterator[None]:
@@ -222,18 +224,14 @@ def _kronecker_layers(
             weight=places[module.weight],
             bias=None if bias is None else places[bias],
             transposed=transposed,
-            input_sum=_zeros(num_inputs + (bias is not None), max_side, module.weight),
+            # The appended 1 is no reason to drop a factor.
+            input_sum=_zeros(num_inputs, max_side, module.weight, extra=bias is not None),
             output_sum=_zeros(num_outputs, max_side, module.weight),
             num_positions=torch.zeros((), dtype=torch.float64, device=module.weight.device),
         )
     return layers
 
 
-def _zeros(side: int, max_side: int, weight: Tensor) -> Tensor:
-    shape = (side, side) if side <= max_side else (side,)
-    return torch.zeros(shape, dtype=_precision(weight), device=weight.device)
-
-
-def _precision(parameter: Tensor) -> torch.dtype:
-    """fp32 where the parameter is narrower."""
-    return torch.promote_types(parameter.dtype, torch.float32)
+def _zeros(side: int, max_side: int, weight: Tensor, *, extra: bool = False) -> Tensor:
+    shape = (side + extra,) * (2 if side <= max_side else 1)
+    return torch.zeros(shape, dtype=precision(weight), device=weight.device)

@@ -30,6 +30,9 @@ from tikmix_hf.signals.preconditioners._predictions import (
 
 NUM_PROBES = 4
 """Random vectors that estimate the mean of G's diagonal."""
+PASSES_PER_PRODUCT = 2.0
+"""In forward and backward passes: forward mode takes three products of matrices where a plain
+forward pass takes one, and a forward and a backward pass follow it."""
 
 
 class GaussNewton:
@@ -122,7 +125,7 @@ def mean_diagonal(product: GaussNewton, seed: int) -> float:
             torch.randint(0, 2, own.shape, generator=generator)
             .mul_(2)
             .sub_(1)
-            .to(own.device, precision(own))
+            .to(own.device, gradients.precision(own))
             for own in product.parameters
         ]
         total += dot(signs_P, product(signs_P))
@@ -159,8 +162,3 @@ def _checkpoints_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, flag in zip(layers, flags, strict=True):
             layer.training = flag
-
-
-def precision(parameter: Tensor) -> torch.dtype:
-    """fp32 where the parameter is narrower."""
-    return torch.promote_types(parameter.dtype, torch.float32)

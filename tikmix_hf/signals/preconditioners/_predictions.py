@@ -50,6 +50,11 @@ def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batc
     return numbered
 
 
+def share_read(share: float, num_batches: int) -> float:
+    """Of a domain's batches, those that are taken: `share`, rounded up to whole ones."""
+    return math.ceil(share * num_batches) / num_batches
+
+
 def predicted_logits(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """(N, V), at least fp32: the logits that predict the batch's N loss tokens, in order."""
     inputs: Any = send_to_device(dict(batch), device)
@@ -76,24 +81,9 @@ def differentiate(
     return gradient
 
 
-def refuse_shards(fitting: Fitting, name: str) -> None:
-    """Raises ValueError where a rank holds only a shard of each parameter."""
-    if fitting.sharded:
-        raise ValueError(
-            f"`preconditioner` {name!r} needs whole parameters on every rank; the model is "
-            f'sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
-        )
-
-
 def check_share(share: float) -> None:
     """Raises ValueError unless 0 < share <= 1."""
     if not 0 < share <= 1:
         raise ValueError(
             f"`share` must be above 0 and at most 1 (of each domain's batches); got {share!r}."
         )
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raises ValueError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from tikmix_hf import distributed
+from tikmix_hf.checks import check_positive
 from tikmix_hf.signals.preconditioners.base import (
     Apply,
     Fitting,
     Preconditioner,
     Side,
-    positive,
 )
 
 
@@ -37,12 +38,17 @@ class Adam(Preconditioner):
     """
 
     side: ClassVar[Side] = "target"
+    reads_optimizer: ClassVar[bool] = True
 
     damping: float = 0.1
     """Relative to mean(sqrt(v)), > 0."""
 
     def __post_init__(self) -> None:
-        positive("damping", self.damping)
+        check_positive("damping", self.damping)
+
+    def check(self, *, sharded: bool, optimizer: Any) -> None:
+        """Refuses optimizers that are no Adam (ValueError)."""
+        check_adam(optimizer, self.name)
 
     def fit(self, fitting: Fitting) -> Apply:
         """The division.
@@ -72,15 +78,41 @@ def fit_division(fitting: Fitting, damping: float) -> Apply:
         )
 
     def divide(gradient_P: list[Tensor]) -> list[Tensor]:
-        for gradient, moment in zip(gradient_P, moments_P, strict=True):
-            if moment is None:
-                gradient /= floor
-            else:
-                v_hat = moment.v.to(gradient.dtype) / moment.correction
-                gradient /= v_hat.sqrt_().add_(floor)
+        with distributed.FailTogether():
+            for gradient, moment in zip(gradient_P, moments_P, strict=True):
+                if moment is None:
+                    gradient /= floor
+                else:
+                    v_hat = moment.v.to(gradient.dtype) / moment.correction
+                    gradient /= v_hat.sqrt_().add_(floor)
         return gradient_P
 
     return divide
+
+
+def check_adam(optimizer: Any, name: str) -> None:
+    """Refuses what will never keep `exp_avg_sq` (ValueError); it need not have stepped."""
+    if not is_adam(optimizer):
+        kind = "None" if optimizer is None else type(bare(optimizer)).__name__
+        raise ValueError(
+            f"`preconditioner` {name!r} needs an optimizer of the Adam family, which keeps "
+            f'`exp_avg_sq`; got {kind}. Use preconditioner="sign", which needs no optimizer.'
+        )
+
+
+def is_adam(optimizer: Any) -> bool:
+    """Whether an optimizer, if there is one, keeps or will keep two moments."""
+    # Before the first step there is no state, but Adam's groups have betas and eps; Lion's no eps.
+    return optimizer is not None and all(
+        {"betas", "eps"} <= set(group) for group in optimizer.param_groups
+    )
+
+
+def bare(optimizer: torch.optim.Optimizer | AcceleratedOptimizer) -> torch.optim.Optimizer:
+    """The optimizer inside Accelerate's wrappers."""
+    while isinstance(optimizer, AcceleratedOptimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +134,9 @@ def second_moments(
     Raises:
         ValueError: as `Adam.fit`.
     """
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
     if optimizer is None:
         raise ValueError(_no_adam("needs the `optimizer` that trains the model; got None"))
+    optimizer = bare(optimizer)
     kind = type(optimizer).__name__
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
     moments: list[SecondMoment | None] = []

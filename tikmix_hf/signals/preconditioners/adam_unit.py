@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from tikmix_hf.signals.preconditioners.adam import fit_division
+from tikmix_hf.checks import check_positive
+from tikmix_hf.signals.preconditioners.adam import check_adam, fit_division
 from tikmix_hf.signals.preconditioners.base import (
     Apply,
     Fitting,
     Preconditioner,
     Side,
-    positive,
 )
 
 
@@ -23,12 +23,17 @@ class AdamUnit(Preconditioner):
     """Adam's diagonal and unit norm; what it needs and raises is what `adam` does."""
 
     side: ClassVar[Side] = "domain"
+    reads_optimizer: ClassVar[bool] = True
 
     damping: float = 0.1
     """Relative to mean(sqrt(v)), > 0."""
 
     def __post_init__(self) -> None:
-        positive("damping", self.damping)
+        check_positive("damping", self.damping)
+
+    def check(self, *, sharded: bool, optimizer: Any) -> None:
+        """Refuses optimizers that are no Adam (ValueError)."""
+        check_adam(optimizer, self.name)
 
     def fit(self, fitting: Fitting) -> Apply:
         """The division, then the scaling by the norm over all parameters and shards."""

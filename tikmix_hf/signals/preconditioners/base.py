@@ -15,11 +15,12 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
+from tikmix_hf.signals.gradients import Batches
+
 Side = Literal["target", "domain"]
 Apply = Callable[[list[Tensor]], list[Tensor]]
 """Gradient shards in, one per parameter in its (local) shape; H^-1 of them out. May overwrite what
 it is given, which the caller has no use for afterwards."""
-Batches = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -47,11 +48,40 @@ class Preconditioner(ABC):
 
     side: ClassVar[Side]
     """"target": S is linear in the domain's gradient; "domain": it is not."""
+    reads_optimizer: ClassVar[bool] = False
+    """Whether the optimizer's state makes a difference."""
+    takes_shards: ClassVar[bool] = True
+    """Whether a rank may hold only a shard of each parameter."""
 
     @property
     def refresh_updates(self) -> int:
         """How many updates one fit serves."""
         return 1
+
+    @property
+    def name(self) -> str:
+        """That of its file, under which `preconditioners.load` finds it."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def check(self, *, sharded: bool, optimizer: Any) -> None:
+        """Refuses before training what no fit could do; the optimizer need not have stepped.
+
+        Raises:
+            ValueError: naming what is missing, and the mend.
+        """
+        if sharded and not self.takes_shards:
+            raise ValueError(
+                f"`preconditioner` {self.name!r} needs whole parameters on every rank; the model "
+                'is sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
+            )
+
+    def fit_passes(self, num_batches: int) -> float:
+        """Forward and backward passes that a fit takes over a domain's text of so many batches."""
+        return 0.0
+
+    def apply_passes(self, num_batches: int) -> float:
+        """The same for each gradient that the fit is applied to."""
+        return 0.0
 
     @abstractmethod
     def fit(self, fitting: Fitting) -> Apply:
@@ -60,9 +90,3 @@ class Preconditioner(ABC):
         Raises:
             ValueError: the optimizer or the model is not what this preconditioner needs.
         """
-
-
-def positive(name: str, value: float) -> None:
-    """Refuses a setting that is not positive and finite (ValueError)."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"`{name}` must be positive and finite; got {value!r}.")

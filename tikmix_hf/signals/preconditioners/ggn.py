@@ -24,30 +24,29 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 from tikmix_hf import distributed
+from tikmix_hf.checks import check_count, check_positive
+from tikmix_hf.signals.gradients import precision
 from tikmix_hf.signals.preconditioners._gauss_newton import (
+    PASSES_PER_PRODUCT,
     GaussNewton,
     check_attention,
     dot,
     mean_diagonal,
-    precision,
 )
 from tikmix_hf.signals.preconditioners._predictions import (
     batches_of_this_rank,
-    check_count,
     check_share,
-    refuse_shards,
+    share_read,
 )
-from tikmix_hf.signals.preconditioners.adam import second_moments
+from tikmix_hf.signals.preconditioners.adam import is_adam, second_moments
 from tikmix_hf.signals.preconditioners.base import (
     Apply,
     Fitting,
     Preconditioner,
     Side,
-    positive,
 )
 
 
@@ -60,6 +59,8 @@ class Ggn(Preconditioner):
     """
 
     side: ClassVar[Side] = "target"
+    reads_optimizer: ClassVar[bool] = True
+    takes_shards: ClassVar[bool] = False
 
     num_products: int = 12
     """Products with G per target."""
@@ -73,26 +74,28 @@ class Ggn(Preconditioner):
     """Of the probes."""
 
     def __post_init__(self) -> None:
-        positive("damping", self.damping)
-        positive("horizon_steps", self.horizon_steps)
+        check_positive("damping", self.damping)
+        check_positive("horizon_steps", self.horizon_steps)
         check_share(self.share)
-        check_count("num_products", self.num_products, 1)
-        check_count("seed", self.seed, 0)
+        check_count("num_products", self.num_products)
+        check_count("seed", self.seed, least=0)
+
+    def apply_passes(self, num_batches: int) -> float:
+        """Of each product."""
+        return self.num_products * PASSES_PER_PRODUCT * share_read(self.share, num_batches)
 
     def fit(self, fitting: Fitting) -> Apply:
         """Chooses the text and D; the products come with each gradient.
 
         Raises:
-            ValueError: for a sharded model, attention that has no forward-mode derivative, held-out
-                text without any loss token, no curvature, an Adam that has not stepped or whose
-                learning rate is 0.
+            ValueError: for attention that has no forward-mode derivative, held-out text without any
+                loss token, no curvature, an Adam that has not stepped or whose learning rate is 0.
         """
-        refuse_shards(fitting, "ggn")
         check_attention(fitting.model)
         with distributed.FailTogether():
             batches = [batch for _, batch in batches_of_this_rank(fitting, self.share)]
         product = GaussNewton(fitting.model, fitting.parameters, batches)
-        if _is_adam(fitting.optimizer):
+        if is_adam(fitting.optimizer):  # anything else is damped by a scalar
             damping_P = self._adams_damping(fitting)
         else:
             damping = self.damping * mean_diagonal(product, self.seed)
@@ -141,9 +144,10 @@ def conjugate_gradients(
         FloatingPointError: if g or a product is not finite.
     """
     residual_P = gradient_P
-    solution_P = [torch.zeros_like(own) for own in residual_P]
-    direction_P = [r / d for r, d in zip(residual_P, damping_P, strict=True)]
-    start = length = dot(residual_P, direction_P)
+    with distributed.FailTogether():
+        solution_P = [torch.zeros_like(own) for own in residual_P]
+        direction_P = [r / d for r, d in zip(residual_P, damping_P, strict=True)]
+        start = length = dot(residual_P, direction_P)
     if not math.isfinite(start):
         raise FloatingPointError("the gradient that 'ggn' is applied to is not finite.")
     for _ in range(num_products):
@@ -151,29 +155,41 @@ def conjugate_gradients(
         if length <= torch.finfo(residual_P[0].dtype).eps ** 2 * start:
             break
         curved_P = product(direction_P)
-        for curved, damping, direction in zip(curved_P, damping_P, direction_P, strict=True):
-            curved += damping * direction
-        curvature = dot(direction_P, curved_P)
-        if not 0 < curvature < float("inf"):
-            raise FloatingPointError(
-                f"a Gauss-Newton product is not finite or not positive ({curvature}): the model's "
-                f'precision does not carry it. Use preconditioner="sign".'
+        with distributed.FailTogether():
+            length = _advance_(
+                solution_P, residual_P, direction_P, curved_P, damping_P, length=length
             )
-        step = length / curvature
-        for solution, direction in zip(solution_P, direction_P, strict=True):
-            solution.add_(direction, alpha=step)
-        for residual, curved in zip(residual_P, curved_P, strict=True):
-            residual.sub_(curved, alpha=step)
-        scaled_P = [r / d for r, d in zip(residual_P, damping_P, strict=True)]
-        previous, length = length, dot(residual_P, scaled_P)
-        for direction, scaled in zip(direction_P, scaled_P, strict=True):
-            direction.mul_(length / previous).add_(scaled)
     return solution_P
 
 
-def _is_adam(optimizer: torch.optim.Optimizer | AcceleratedOptimizer | None) -> bool:
-    """Whether there is one that keeps two moments; anything else is damped by a scalar."""
-    return optimizer is not None and all("betas" in group for group in optimizer.param_groups)
+def _advance_(
+    solution_P: list[Tensor],
+    residual_P: list[Tensor],
+    direction_P: list[Tensor],
+    curved_P: list[Tensor],
+    damping_P: Sequence[Tensor],
+    *,
+    length: float,
+) -> float:
+    """One step of conjugate gradients, in place; the residual's next squared length under D^-1."""
+    for curved, damping, direction in zip(curved_P, damping_P, direction_P, strict=True):
+        curved += damping * direction
+    curvature = dot(direction_P, curved_P)
+    if not 0 < curvature < float("inf"):
+        raise FloatingPointError(
+            f"a Gauss-Newton product is not finite or not positive ({curvature}): the model's "
+            f'precision does not carry it. Use preconditioner="sign".'
+        )
+    step = length / curvature
+    for solution, direction in zip(solution_P, direction_P, strict=True):
+        solution.add_(direction, alpha=step)
+    for residual, curved in zip(residual_P, curved_P, strict=True):
+        residual.sub_(curved, alpha=step)
+    scaled_P = [r / d for r, d in zip(residual_P, damping_P, strict=True)]
+    previous, length = length, dot(residual_P, scaled_P)
+    for direction, scaled in zip(direction_P, scaled_P, strict=True):
+        direction.mul_(length / previous).add_(scaled)
+    return length
 
 
 def _learning_rates(fitting: Fitting) -> list[float]:

@@ -21,19 +21,18 @@ import torch
 from torch import Tensor
 
 from tikmix_hf import distributed
+from tikmix_hf.checks import check_count, check_positive
 from tikmix_hf.signals.preconditioners._fisher import Fisher, Layer
 from tikmix_hf.signals.preconditioners._predictions import (
     batches_of_this_rank,
-    check_count,
     check_share,
-    refuse_shards,
+    share_read,
 )
 from tikmix_hf.signals.preconditioners.base import (
     Apply,
     Fitting,
     Preconditioner,
     Side,
-    positive,
 )
 
 
@@ -48,6 +47,7 @@ class Kfac(Preconditioner):
     """
 
     side: ClassVar[Side] = "target"
+    takes_shards: ClassVar[bool] = False
 
     damping: float = 0.1
     """Relative to the mean eigenvalue over all parameters, > 0."""
@@ -61,27 +61,29 @@ class Kfac(Preconditioner):
     """Factors of more rows keep their diagonal alone."""
 
     def __post_init__(self) -> None:
-        positive("damping", self.damping)
+        check_positive("damping", self.damping)
         check_share(self.share)
-        check_count("refresh_every", self.refresh_every, 1)
-        check_count("seed", self.seed, 0)
-        check_count("max_side", self.max_side, 1)
+        check_count("refresh_every", self.refresh_every)
+        check_count("seed", self.seed, least=0)
+        check_count("max_side", self.max_side)
 
     @property
     def refresh_updates(self) -> int:
         """How many updates one fit serves."""
         return self.refresh_every
 
+    def fit_passes(self, num_batches: int) -> float:
+        """One over the share."""
+        return share_read(self.share, num_batches)
+
     def fit(self, fitting: Fitting) -> Apply:
         """One forward and backward pass over the share, and an eigendecomposition per factor.
 
         Raises:
-            ValueError: for a sharded model, for held-out text without any loss token, if the
-                Fisher matrix is zero.
+            ValueError: for held-out text without any loss token, if the Fisher matrix is zero.
             FloatingPointError: if it is not finite or cannot be decomposed.
             OtherRankFailed: here and in what is returned, where another rank failed.
         """
-        refuse_shards(fitting, "kfac")
         with distributed.FailTogether():
             fisher = Fisher(fitting.model, fitting.parameters, self.max_side)
             for number, batch in batches_of_this_rank(fitting, self.share):
