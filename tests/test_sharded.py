@@ -40,10 +40,15 @@ def model(dropout=0.0, *, checkpointing=False):
     return network
 
 
-def sharded(network):
+def sharded(network, mesh=None):
     for layer in network.model.layers:
-        fully_shard(layer)
-    return fully_shard(network)
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(network, mesh=mesh)
+
+
+def replicated(network):
+    """Hybrid sharding: a replica on each of the two ranks, in one shard."""
+    return sharded(network, init_device_mesh("cpu", (2, 1), mesh_dim_names=("replica", "shard")))
 
 
 def domains(num_domains):
@@ -70,9 +75,9 @@ def measure(network, name, num_domains):
     return influence.measure(domains(num_domains), targets())
 
 
-def check_influence_equals(expected):
+def check_influence_equals(expected, shard):
     for (name, num_domains), one_process in expected.items():
-        two = measure(sharded(model()), name, num_domains)
+        two = measure(shard(model()), name, num_domains)
         distributed.check_identical(name, two.values.tobytes() + two.stderr.tobytes())
         scale = np.abs(one_process.values).max(axis=1, keepdims=True)
         # The promise is 1e-5. A sign flips where a gradient is nothing but rounding.
@@ -84,23 +89,23 @@ def check_influence_equals(expected):
         assert np.isfinite(two.target_stderr).all()
 
 
-def check_training_is_bit_identical_with_measurements():
-    def train(measured, *, checkpointing):
-        network = sharded(model(dropout=0.2, checkpointing=checkpointing)).train()
+def check_training_is_bit_identical_with_measurements(shard, *, checkpointing):
+    def train(measured):
+        network = shard(model(dropout=0.2, checkpointing=checkpointing)).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
         torch.manual_seed(distributed.rank())
         for step in range(4):
             for half in range(2):  # accumulation
                 network(**Batches(7, 16)[4 * step + 2 * half + distributed.rank()]).loss.backward()
+                if measured and step == 1:  # in the middle of it, too
+                    GroupInfluence(network).measure(domains(1), targets())
             optimizer.step()
             optimizer.zero_grad()
-            if measured:
+            if measured and step != 1:
                 GroupInfluence(network).measure(domains(3), targets())
         return torch.cat([p.to_local().detach().flatten() for p in network.parameters()])
 
-    for checkpointing in (False, True):
-        plain = train(False, checkpointing=checkpointing)
-        assert torch.equal(plain, train(True, checkpointing=checkpointing))
+    assert torch.equal(train(False), train(True))
 
 
 def check_a_bad_batch_on_one_rank_fails_both():
@@ -154,9 +159,13 @@ def test_shards_of_two_ranks_give_the_influence_of_one_process(tmp_path):
         (name, num): measure(model(), name, num)
         for name, num in itertools.product(NAMES, NUM_DOMAINS)
     }
+    identical = check_training_is_bit_identical_with_measurements
     checks = [
-        functools.partial(check_influence_equals, expected),
-        check_training_is_bit_identical_with_measurements,
+        functools.partial(check_influence_equals, expected, sharded),
+        functools.partial(check_influence_equals, expected, replicated),
+        functools.partial(identical, sharded, checkpointing=False),
+        functools.partial(identical, sharded, checkpointing=True),
+        functools.partial(identical, replicated, checkpointing=False),
         check_a_bad_batch_on_one_rank_fails_both,
         check_a_batch_without_loss_tokens_counts_for_nothing,
         check_other_shardings_are_refused,

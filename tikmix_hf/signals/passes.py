@@ -14,6 +14,7 @@ Everything else that holds DTensors or no elements is refused with an error that
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -241,12 +242,9 @@ def _check_mesh(parameter: nn.Parameter) -> None:
 def _replicas(parameter: nn.Parameter) -> int:
     """How many ranks hold the same shard."""
     assert isinstance(parameter, DTensor)
-    return max(
-        1,
-        *(
-            parameter.device_mesh.size(dimension)
-            for dimension, placement in enumerate(parameter.placements)
-            if isinstance(placement, Replicate)
-        ),
-        1,
+    mesh = parameter.device_mesh
+    return math.prod(
+        mesh.size(dimension)
+        for dimension, placement in enumerate(parameter.placements)
+        if isinstance(placement, Replicate)
     )
