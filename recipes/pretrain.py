@@ -41,10 +41,15 @@ from tikmix_hf import (
     sources,
 )
 from tikmix_hf.mixers import Mixer
-from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings, configure
-from tikmix_hf.signals import preconditioners
-from tikmix_hf.signals.preconditioners import Preconditioner
+from tikmix_hf.recipe import (
+    MixtureArguments,
+    ModelArguments,
+    as_settings,
+    configure,
+    preconditioner,
+)
 from tikmix_hf.updates.measurement import Measurement
+from tikmix_hf.updates.noise_guard import check_noise_guard
 
 
 def main(argv: list[str]) -> None:
@@ -57,7 +62,7 @@ def main(argv: list[str]) -> None:
         with args.main_process_first(desc="reading the domains"):
             started = time.perf_counter()
             data = sources.load(data_args, tokenizer, args.seed)
-    except ValueError as err:
+    except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err
     console.print(describe(data, time.perf_counter() - started))
     runs = {mixture_args.mixer: mixture_args}
@@ -90,8 +95,9 @@ def check(
                 "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
             )
     make_mixer(mixture_args)
-    make_preconditioner(mixture_args)
+    preconditioner(mixture_args)
     make_measurement(mixture_args, args.seed)
+    check_noise_guard(mixture_args.noise_guard)
     sources.read_mixture(mixture_args.mixture)
     if args.max_steps < 1:
         raise ValueError("`max_steps` must be set: the optimizer steps of the run.")
@@ -106,18 +112,6 @@ def check(
 def make_mixer(args: MixtureArguments) -> Mixer[Any]:
     """Makes the mixer from its name and settings."""
     return configure("mixer_settings", mixers.load(args.mixer), args.mixer_settings)
-
-
-def make_preconditioner(args: MixtureArguments) -> str | Preconditioner:
-    """Makes the preconditioner from its name and settings."""
-    if args.preconditioner == preconditioners.AUTO:
-        if args.preconditioner_settings:
-            raise ValueError(
-                "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
-            )
-        return preconditioners.AUTO
-    method = preconditioners.load(args.preconditioner)
-    return configure("preconditioner_settings", method, args.preconditioner_settings)
 
 
 def make_measurement(args: MixtureArguments, seed: int) -> Measurement:
@@ -156,7 +150,7 @@ def train(
         num_rows=mixture_args.num_rows,
         noise_guard=mixture_args.noise_guard,
         observe=mixture_args.observe,
-        preconditioner=make_preconditioner(mixture_args),
+        preconditioner=preconditioner(mixture_args),
         measurement=make_measurement(mixture_args, args.seed),
     )
     trainer = Trainer(

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from tiny_recipe import BLOCK, make_model, make_tiny, make_tokenizer, run
+from transformers import PreTrainedConfig
 
 from tikmix_hf import cli
 from tikmix_hf.commands import pretrained
@@ -44,7 +45,13 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
         (["--parameters", "("], "`parameters` must be"),
         (["--dtype", "int8"], "`--dtype` must be one of"),
         (["--device", "abacus"], "`--device` must be cpu, cuda"),
-        (["--preconditioner", "adam"], 'preconditioner="sign"'),
+        (["--preconditioner", "adam"], "has none. Use --preconditioner sign, which reads none"),
+        (["--preconditioner", "adam_unit"], "only where `--model` is a checkpoint of the Trainer"),
+        (["--noise_guard", "-1"], "`noise_guard` must be finite and not negative; got -1"),
+        (["--noise_guard", "nan"], "`noise_guard` must be finite and not negative; got nan"),
+        (["--weights", "-1"], "`--weights` must be finite, not negative and not all zero; got -1"),
+        (["--weights", "nan"], "`--weights` must be finite"),
+        (["--weights", "0"], "not all zero; got 0"),
     ],
     ids=str,
 )
@@ -54,6 +61,39 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(tiny, tmp_path, capsys, word
     assert line.startswith("tikmix influence: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("in_file", "words", "message"),
+    [
+        (
+            "adam",
+            ["sign"],
+            "does not go with the recipe's `preconditioner_settings` {'damping': 0.5}",
+        ),
+        ("adam", ["kfac"], "which are for 'adam'. Give --preconditioner_settings too; '{}' is the"),
+        ("adam", ["auto"], "which are for 'adam'"),
+        (None, ["adam"], "which are for 'auto'"),
+        ("adam", ["auto", "--preconditioner_settings", '{"damping": 1}'], "it is 'auto'"),
+        # These go on, to the next thing that is wrong:
+        ("adam", ["adam"], "needs a model"),
+        ("adam", ["sign", "--preconditioner_settings", "{}"], "needs a model"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_preconditioner_are_neither_used_nor_dropped(
+    tiny, tmp_path, monkeypatch, capsys, in_file, words, message
+):
+    def describe(name):
+        raise ValueError("needs a model")
+
+    monkeypatch.setattr(pretrained, "describe", describe)
+    settings = yaml.safe_load(Path(tiny.recipe).read_text())
+    settings |= {"preconditioner": in_file, "preconditioner_settings": {"damping": 0.5}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    config = ["--config", str(tmp_path / "recipe.yaml"), "--device", "cpu"]
+    assert cli.main(["influence", "--model", tiny.model, *config, "--preconditioner", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def broken_model(tiny, folder: Path, kind: str) -> str:
@@ -150,4 +190,6 @@ def test_a_state_that_could_be_of_either_parameter_is_refused(tmp_path):
     optimizer.step()
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     with pytest.raises(ValueError, match="does not fit the model's parameters one by one"):
-        pretrained.load_optimizer(tmp_path, model)
+        pretrained.load_optimizer(
+            pretrained.Pretrained("tiny", tmp_path, PreTrainedConfig(), None), model
+        )

@@ -242,6 +242,8 @@ def test_the_mixture_may_be_the_file_of_a_schedule(tmp_path):
         ({"preconditioner_settings": {"damping": 1}}, "`preconditioner` by name; it is 'auto'"),
         ({"mixture": "no/such.json"}, "`mixture` must be the file of a schedule"),
         ({"num_rounds": 0}, "`num_rounds` must be"),
+        ({"noise_guard": -1}, "`noise_guard` must be finite and not negative; got -1"),
+        ({"noise_guard": float("nan")}, "`noise_guard` must be finite and not negative; got nan"),
         ({"model_config": {"hidden_size": 16}}, "`model_name_or_path` or `model_config` must be"),
         ({"max_steps": 0}, "`max_steps` must be set"),
     ],

@@ -7,11 +7,13 @@ says what was wrong with the input. What a command needs is imported once its wo
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-EXAMPLE = "tikmix influence --model runs/quickstart/model --config recipes/quickstart.yaml"
+# Short enough for one line of a screen of 80 columns.
+EXAMPLE = "tikmix influence --model gpt2 --config my_run.yaml"
 # A message of a library may quote pages.
 MAX_MESSAGE = 700
 
@@ -113,11 +115,8 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
 
 def _influence(options: argparse.Namespace) -> None:
     """Checks what can be checked at once, then measures, proposes, saves and prints."""
-    if options.weights is not None and len(options.weights) != len(options.model):
-        raise ValueError(
-            f"`--weights` must be one number for each of {len(options.model)} models; got "
-            f"{len(options.weights)}."
-        )
+    if options.weights is not None:
+        _check_weights(options.weights, len(options.model))
     try:
         import rich  # noqa: F401
     except ImportError as err:
@@ -125,6 +124,20 @@ def _influence(options: argparse.Namespace) -> None:
     from tikmix_hf.commands import influence
 
     influence.run(options)
+
+
+def _check_weights(weights: Sequence[float], num_models: int) -> None:
+    if len(weights) != num_models:
+        raise ValueError(
+            f"`--weights` must be one number for each of {num_models} models; got {len(weights)}."
+        )
+    fine = all(0 <= weight < math.inf for weight in weights)
+    if not (fine and any(weights)):
+        shown = " ".join(f"{weight:g}" for weight in weights)
+        raise ValueError(
+            f"`--weights` must be finite, not negative and not all zero; got {shown}. Only their "
+            "proportions count."
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 from transformers import TrainingArguments
 
+from tikmix_hf.signals import preconditioners
+from tikmix_hf.signals.preconditioners import Preconditioner
+
 
 @dataclasses.dataclass(kw_only=True)
 class ModelArguments:
@@ -113,10 +116,12 @@ def load(path: str | Path, **instead: Any) -> Recipe:
     """Reads a recipe; what `instead` names goes before the file, unless it is None.
 
     Raises:
-        ValueError: as `read`.
+        ValueError: as `read`; a preconditioner instead of the one that the file has settings for.
     """
     settings = {key: value for key, value in read(path).items() if value is not None}
-    settings |= {key: value for key, value in instead.items() if value is not None}
+    instead = {key: value for key, value in instead.items() if value is not None}
+    _check_not_anothers(settings, instead)
+    settings |= instead
 
     def of(topic: type[Any]) -> dict[str, Any]:
         names = {field.name for field in dataclasses.fields(topic)}
@@ -202,6 +207,22 @@ def configure(argument: str, method: type[Any], value: Mapping[str, Any] | str |
         raise ValueError(f"`{argument}` has a value of the wrong type: {err}") from err
 
 
+def preconditioner(arguments: MixtureArguments) -> str | Preconditioner:
+    """Makes the preconditioner from its name and settings; "auto" stays a word.
+
+    Raises:
+        ValueError: an unknown name, settings without a name, and as `configure`.
+    """
+    if arguments.preconditioner == preconditioners.AUTO:
+        if arguments.preconditioner_settings:
+            raise ValueError(
+                "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
+            )
+        return preconditioners.AUTO
+    method = preconditioners.load(arguments.preconditioner)
+    return configure("preconditioner_settings", method, arguments.preconditioner_settings)
+
+
 @functools.cache
 def hints() -> dict[str, Any]:
     """Type hints of all keys, by key."""
@@ -212,6 +233,20 @@ def nearest(key: str, prefix: str = "") -> str:
     """Says which key was probably meant; empty where none is near."""
     near = difflib.get_close_matches(key, hints(), n=1)
     return f" Did you mean `{prefix}{near[0]}`?" if near else ""
+
+
+def _check_not_anothers(settings: Mapping[str, Any], instead: Mapping[str, Any]) -> None:
+    """Refuses to give one preconditioner the settings of another, or to drop them unsaid."""
+    given = settings.get("preconditioner_settings")
+    if not given or "preconditioner_settings" in instead or "preconditioner" not in instead:
+        return
+    used, meant = instead["preconditioner"], settings.get("preconditioner", preconditioners.AUTO)
+    if used != meant:
+        raise ValueError(
+            f"`--preconditioner {used}` does not go with the recipe's `preconditioner_settings` "
+            f"{given}, which are for {meant!r}. Give --preconditioner_settings too; '{{}}' is the "
+            f"defaults of {used}."
+        )
 
 
 def _check(path: Path, key: str, value: Any, hint: Any) -> None:

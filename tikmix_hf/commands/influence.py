@@ -34,6 +34,7 @@ from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.signals.selection import check_selection
+from tikmix_hf.updates.noise_guard import check_noise_guard
 
 # Shape letters: J targets, K domains.
 
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, settings: _Settings, device: torch.device) -> None:
     models = [pretrained.describe(name) for name in options.model]
+    for model in models:
+        _check_optimizer(model, settings.preconditioner)
     data = _read_text(settings.recipe, models)
     mixture_K = _mixture(settings.mixture, data.domains)
     matrices = [_measure(model, options, settings, data, device=device) for model in models]
@@ -121,19 +124,7 @@ def _settings(options: argparse.Namespace) -> _Settings:
             given[name] = recipe.parse_json(name, given[name])
     read = recipe.load(options.config, **given)
     arguments = read.mixture
-    settings = arguments.preconditioner_settings
-    if options.preconditioner is not None and options.preconditioner_settings is None:
-        in_file = recipe.load(options.config).mixture
-        if in_file.preconditioner != options.preconditioner:
-            settings = None  # those of another method
-    # A model that is read here is whole.
-    auto = preconditioners.choose(preconditioners.AUTO, sharded=False)
-    named = arguments.preconditioner != preconditioners.AUTO
-    if settings and not named:
-        raise ValueError(
-            "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
-        )
-    method = preconditioners.load(arguments.preconditioner) if named else type(auto)
+    check_noise_guard(arguments.noise_guard)
     check_selection(arguments.parameters)
     if options.dtype not in pretrained.DTYPES:
         raise ValueError(f"`--dtype` must be one of {pretrained.DTYPES}; got {options.dtype!r}.")
@@ -147,7 +138,8 @@ def _settings(options: argparse.Namespace) -> _Settings:
     return _Settings(
         recipe=read,
         mixture=mixture,
-        preconditioner=recipe.configure("preconditioner_settings", method, settings),
+        # A model that is read here is whole.
+        preconditioner=preconditioners.choose(recipe.preconditioner(arguments), sharded=False),
         mixers=_mixers(options.mixers, arguments),
         reading=Reading(
             num_rows=NUM_ROWS if arguments.num_rows is None else arguments.num_rows,
@@ -199,9 +191,27 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as err:
         raise ValueError(f"`--device` must be cpu, cuda, cuda:1 or auto; got {name!r}.") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`--device` must be there; got {name!r}, and there is no CUDA device.")
+    num_devices = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= num_devices:
+        raise ValueError(
+            f"`--device` must be there; got {name!r}, and the number of CUDA devices is "
+            f"{num_devices}."
+        )
     return device
+
+
+def _check_optimizer(model: Pretrained, preconditioner: Preconditioner) -> None:
+    """Refuses a preconditioner that cannot do without the optimizer that a model came without."""
+    if pretrained.optimizer_file(model) is not None:
+        return
+    try:
+        preconditioner.check(sharded=False, optimizer=None)
+    except ValueError as err:
+        raise ValueError(
+            f"`--preconditioner {preconditioner.name}` reads the state of the optimizer, which a "
+            "dry run has only where `--model` is a checkpoint of the Trainer, with its "
+            f"optimizer.pt; {model.name} has none. Use --preconditioner sign, which reads none."
+        ) from err
 
 
 def _read_text(read: Recipe, models: Sequence[Pretrained]) -> sources.Sources:
@@ -254,8 +264,8 @@ def _measure(
     loaded = pretrained.load_model(model, dtype=options.dtype, device=device)
     optimizer = None
     name = preconditioners.name_of(settings.preconditioner)
-    if name not in _NEED_NO_OPTIMIZER and model.folder is not None:
-        optimizer = pretrained.load_optimizer(model.folder, loaded)
+    if name not in _NEED_NO_OPTIMIZER:
+        optimizer = pretrained.load_optimizer(model, loaded)
     engine = GroupInfluence(
         loaded,
         preconditioner=settings.preconditioner,

@@ -173,7 +173,13 @@ def load_model(model: Pretrained, *, dtype: str, device: torch.device) -> PreTra
     return loaded.to(device)  # pyright: ignore[reportArgumentType]
 
 
-def load_optimizer(folder: Path, model: nn.Module) -> torch.optim.Optimizer | None:
+def optimizer_file(model: Pretrained) -> Path | None:
+    """Where the Trainer saved the optimizer's state; None where it did not."""
+    path = None if model.folder is None else model.folder / "optimizer.pt"
+    return path if path is not None and path.is_file() else None
+
+
+def load_optimizer(source: Pretrained, model: nn.Module) -> torch.optim.Optimizer | None:
     """Loads the Adam state that a Trainer's checkpoint kept; None where there is none.
 
     The file numbers parameters within groups (with and without weight decay) and does not name
@@ -183,8 +189,8 @@ def load_optimizer(folder: Path, model: nn.Module) -> torch.optim.Optimizer | No
     Raises:
         ValueError: the file holds more than tensors, no Adam state, or another model's.
     """
-    path = folder / "optimizer.pt"
-    if not path.is_file():
+    path = optimizer_file(source)
+    if path is None:
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
