@@ -25,7 +25,7 @@ import torch
 from fidelity_text import Text
 from fidelity_truth import SIZES
 from provenance import save_result
-from scipy import stats
+from ranking import NUM_ROUNDS, TIMES, tau
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -45,25 +45,6 @@ from tikmix_hf import (
 )
 
 BATCH_ROWS, LEARNING_RATE = 16, 1e-3
-TIMES = 10
-NUM_ROUNDS = 4
-
-
-def scores(matrix: InfluenceMatrix, mixture_K: np.ndarray) -> np.ndarray:
-    """(K,) gain of each domain over the mixture in force, mean over targets in their own scale."""
-    centred_JK = matrix.centred(mixture_K)
-    return (centred_JK / np.abs(centred_JK).max(axis=1, keepdims=True)).mean(axis=0)
-
-
-def tau(first: InfluenceMatrix, second: InfluenceMatrix, mixture_K: np.ndarray) -> dict[str, float]:
-    """Kendall's tau of the domains, over all targets and as a mean of single targets."""
-    kendalltau: Any = stats.kendalltau  # SciPy's result has no types
-    single = [
-        float(kendalltau(one, other).statistic)
-        for one, other in zip(first.values, second.values, strict=True)
-    ]
-    both = kendalltau(scores(first, mixture_K), scores(second, mixture_K)).statistic
-    return {"overall": float(both), "single targets": float(np.mean(single))}
 
 
 class Compare(TrainerCallback):

@@ -50,8 +50,8 @@ def default(preconditioner: str) -> Measurement:
     return Measurement(preconditioner=preconditioner, rows_by_round=rows)
 
 
-def variants(preconditioner: str) -> list[Measurement]:
-    """Other rows, other budgets, parts of the model."""
+def budgets(preconditioner: str) -> list[Measurement]:
+    """Other rows and other budgets."""
     ways = {
         "other rows": {"first_row": sum(BUDGET)},
         "8 rows": {"rows_by_round": (8,)},
@@ -59,12 +59,18 @@ def variants(preconditioner: str) -> list[Measurement]:
         "32 rows": {"rows_by_round": (16, 16)},
         "256 rows": {"rows_by_round": (16,) * 16},
         "64 rows in one round": {"rows_by_round": (sum(BUDGET),)},
-        "last 1 blocks": {"parameters": "last 1 blocks"},
-        "lm_head": {"parameters": "lm_head"},
     }
     return [
         Measurement(preconditioner=preconditioner, variant=variant, **way)
         for variant, way in ways.items()
+    ]
+
+
+def parts(preconditioner: str) -> list[Measurement]:
+    """Gradients by a part of the parameters alone."""
+    return [
+        Measurement(preconditioner=preconditioner, variant=part, parameters=part)
+        for part in ("last 1 blocks", "lm_head")
     ]
 
 

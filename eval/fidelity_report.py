@@ -18,6 +18,7 @@ from tikmix_hf.plots import MARKERS, PALETTE
 AGAIN = "real training again"
 """The predictor that is a repetition of the real runs: a test-retest correlation."""
 BASELINE = "sign"
+DEFAULT = "kfac"
 KINDS = ("domains", "mixtures")
 
 Row = Mapping[str, Any]
@@ -54,8 +55,8 @@ def by_checkpoint(rows: Sequence[Row], steps: int) -> list[dict[str, Any]]:
     return lines
 
 
-def of_variants(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One line per way to measure: Pearson within targets by kind of runs and horizon."""
+def of_variants(rows: Sequence[Row], usual: str) -> list[dict[str, Any]]:
+    """One line per way to measure: Pearson within targets, and its lead over the usual way."""
     lines = []
     for (variant,) in _keys(rows, "predictor"):
         own = _matching(rows, predictor=variant)
@@ -69,7 +70,7 @@ def of_variants(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for (horizon,) in _keys(own, "steps"):
                 cell = _matching(own, runs=kind, steps=horizon)
                 mean = np.mean([row["pearson"] for row in cell])
-                lead, error = mean_and_error(np.array(_leads(rows, cell)))
+                lead, error = mean_and_error(np.array(_leads(rows, cell, usual)))
                 line[f"{kind} {horizon}"] = f"{mean:.2f} ({lead:+.2f} ± {error:.2f})"
         lines.append(line)
     return lines
@@ -122,14 +123,14 @@ def _matching(rows: Iterable[Row], **values: Any) -> list[Row]:
     return [row for row in rows if all(row[column] == values[column] for column in values)]
 
 
-def _leads(rows: Sequence[Row], own: Sequence[Row]) -> list[float]:
-    """How much more each row has than the baseline on the same runs of the same checkpoint."""
+def _leads(rows: Sequence[Row], own: Sequence[Row], over: str = BASELINE) -> list[float]:
+    """How much more each row has than another predictor on the same runs of its checkpoint."""
     leads = []
     for row in own:
         same = {column: row[column] for column in ("checkpoint", "seed", "runs", "steps")}
         leads += [
             row["pearson"] - baseline["pearson"]
-            for baseline in _matching(rows, predictor=BASELINE, **same)
+            for baseline in _matching(rows, predictor=over, **same)
         ]
     return leads
 

@@ -24,7 +24,7 @@ import fidelity_report as report
 import fidelity_text
 import numpy as np
 import torch
-from fidelity_predictions import BUDGET, OWN_BUDGET, default, predict, variants
+from fidelity_predictions import BUDGET, OWN_BUDGET, budgets, default, parts, predict
 from fidelity_scores import mixture_influence, pearson, repeatability, scores
 from fidelity_text import JUDGED_ROWS, Text
 from fidelity_truth import HORIZONS, IN_FORCE, NUM_MIXTURES, SIZES, Setting, measure_truth
@@ -35,9 +35,9 @@ from tikmix_hf.signals import InfluenceMatrix, preconditioners
 CHECKPOINTS = {"small": (300, 1200), "quickstart": (300,)}
 """Steps to the checkpoints of each size."""
 REPEATED = (("small", 300),)
-"""Checkpoints (of every seed) whose real runs are repeated, and whose measurement is varied."""
-VARIED = report.BASELINE
-"""The preconditioner whose budget and parameters are varied."""
+"""Checkpoints (of every seed) whose real runs are repeated, and where other budgets are tried."""
+VARIED = report.DEFAULT
+"""The preconditioner whose budget is varied, and its parameters at every checkpoint."""
 
 
 def settings(args: argparse.Namespace) -> Iterator[Setting]:
@@ -49,7 +49,7 @@ def settings(args: argparse.Namespace) -> Iterator[Setting]:
 
 
 def is_repeated(setting: Setting) -> bool:
-    """Whether this checkpoint's real runs are repeated, and its measurement varied."""
+    """Whether this checkpoint's real runs are repeated, and other budgets tried."""
     return (setting.size, setting.steps) in REPEATED
 
 
@@ -117,7 +117,8 @@ def _runs_by_kind(num_runs: int) -> dict[str, slice]:
 def variant_rows(setting: Setting, text: Text, truth: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Scores of the default measurement and its variants, with how well they agree with it."""
     usual = predict(setting, text, default(VARIED))
-    for measurement in [default(VARIED), *variants(VARIED)]:
+    ways = [*parts(VARIED), *(budgets(VARIED) if is_repeated(setting) else [])]
+    for measurement in [default(VARIED), *ways]:
         matrix = predict(setting, text, measurement)
         pairs = zip(matrix.values, usual.values, strict=True)
         extra = {
@@ -143,7 +144,7 @@ def compare(args: argparse.Namespace) -> None:
         harmful += [np.mean(decreases(truth, horizon)[0] < 0) for horizon in HORIZONS[1:]]
         if is_repeated(setting):
             rows += score_rows(setting, truth, report.AGAIN, measure_truth(setting, text, 1))
-            varied += variant_rows(setting, text, truth)
+        varied += variant_rows(setting, text, truth)
     single = [name for name in args.preconditioner if name in OWN_BUDGET]
     told = {name: value for name, value in vars(args).items() if name != "folder"}
     told |= {"checkpoints": CHECKPOINTS, "horizons": HORIZONS, "judged_rows": JUDGED_ROWS}
@@ -176,12 +177,23 @@ def compare(args: argparse.Namespace) -> None:
     save_result(
         "influence_fidelity_variants",
         title=f"Other rows, budgets and parameters: `{VARIED}`",
-        rows=report.of_variants(varied),
+        rows=report.of_variants(varied, VARIED),
         settings=told,
         notes=f"Pearson within targets by steps trained, in brackets less the default, {BUDGET} "
         "rows in rounds, paired over checkpoints. `agrees with default`: Pearson within targets "
         "with the default measurement, across domains. Rows of a domain that has too few held out "
         "are of its training split.",
+    )
+    save_result(
+        "influence_fidelity_parts",
+        title=f"Parts of the model, by checkpoint: `{VARIED}`, Pearson within targets, 20 steps",
+        rows=report.by_checkpoint(
+            [row for row in varied if row["predictor"] in {way.name for way in parts(VARIED)}]
+            + [row for row in varied if row["predictor"] == VARIED],
+            steps=20,
+        ),
+        settings=told,
+        notes="Mean ± standard error over seeds.",
     )
     report.draw(rows, RESULTS / "influence_fidelity.png")
 
