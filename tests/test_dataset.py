@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from tikmix_hf import Domains, InterleavedDomainDataset, MixtureSchedule, PackedCollator
-from tikmix_hf.dataset import BLOCK_SIZE
+from tikmix_hf.order.blocks import BLOCK_SIZE
 from tikmix_hf.order.permutation import RowPermutation, derive_key
 
 NAMES = ("d0", "d1", "d2", "d3")

@@ -14,9 +14,8 @@ nothing until a domain runs out of rows.
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tikmix_hf.arrow_rows import ArrowRows
 from tikmix_hf.domains import Domains
 from tikmix_hf.mixture import largest_remainder, normalise
+from tikmix_hf.order.blocks import Blocks
 from tikmix_hf.order.ledger import Ledger
 from tikmix_hf.order.permutation import RowPermutation, derive_key
 from tikmix_hf.order.quota import TOTAL
@@ -33,20 +33,6 @@ from tikmix_hf.ready_batch import as_batch, as_rows
 from tikmix_hf.schedule import MixtureSchedule, Segment
 
 # Shape letters: K domains, N samples.
-
-BLOCK_SIZE = 8192  # samples whose domains and rows are worked out at once
-_NUM_CACHED_BLOCKS = 4
-
-
-class _Block(NamedTuple):
-    """Where samples `start ... stop - 1` are found."""
-
-    start: int
-    stop: int
-    domains: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    chunks: list[int]
-    within: list[int]
 
 
 class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
@@ -90,13 +76,17 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         self._row_length_K = [domain.row_length for domain in domains]
         self._is_packed = None not in self._row_length_K and len(set(self._row_length_K)) == 1
         self._rows = ArrowRows([domain.train for domain in domains])
-        self._permutations = [
-            RowPermutation(domain.num_rows, key=derive_key(seed, domain.name)) for domain in domains
-        ]
         self._ledger = Ledger(len(domains), max_segments=max_updates + 1)
+        self._blocks = Blocks(
+            self._ledger,
+            [
+                RowPermutation(domain.num_rows, key=derive_key(seed, domain.name))
+                for domain in domains
+            ],
+            self._rows.addresses,
+        )
         self._segments: list[Segment] = []
         self._row_lengths: dict[int, NDArray[np.int32]] = {}
-        self._blocks: OrderedDict[tuple[int, int, int], _Block] = OrderedDict()
         if not isinstance(mixture, MixtureSchedule):
             first = Segment(from_sample=0, mixture=domains.resolve(mixture))
             mixture = MixtureSchedule(domains.names, (first,))
@@ -196,7 +186,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         if samples_N.size and samples_N.min() < 0:
             raise ValueError(f"`samples` must be 0 or more; got {samples_N.min()}.")
         domains_N, rows_N = np.empty_like(samples_N), np.empty_like(samples_N)
-        for block, start, stop in self._runs(samples_N.tolist()):
+        for block, start, stop in self._blocks.runs(samples_N.tolist()):
             within = samples_N[start:stop] - block.start
             domains_N[start:stop], rows_N[start:stop] = block.domains[within], block.rows[within]
         return domains_N, rows_N
@@ -227,7 +217,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             return tokens_K * np.array(self._row_length_K, dtype=np.int64)
         tokens_K = np.zeros(len(self.domains), dtype=np.int64)
         while start < stop:
-            block = self._block_with(start)
+            block = self._blocks.at(start)
             piece = slice(start - block.start, min(stop, block.stop) - block.start)
             domains_N, rows_N = block.domains[piece], block.rows[piece]
             for k in np.unique(domains_N):
@@ -265,56 +255,12 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
     def _read(self, samples: list[int]) -> list[dict[str, torch.Tensor]]:
         chunks: list[int] = []
         within: list[int] = []
-        for block, start, stop in self._runs(samples):
+        for block, start, stop in self._blocks.runs(samples):
             places = [sample - block.start for sample in samples[start:stop]]
             chunks += [block.chunks[place] for place in places]
             within += [block.within[place] for place in places]
         columns = {name: self._rows.views(name, chunks, within) for name in self._rows.columns}
         return as_batch(columns) if self._is_packed else as_rows(columns)
 
-    def _runs(self, samples: list[int]) -> list[tuple[_Block, int, int]]:
-        """Cuts a list of ordinals into runs (block, start, stop) that one block covers each."""
-        runs: list[tuple[_Block, int, int]] = []
-        start = 0
-        while start < len(samples):
-            block = self._block_with(samples[start])
-            stop = start + 1
-            while stop < len(samples) and block.start <= samples[stop] < block.stop:
-                stop += 1
-            runs.append((block, start, stop))
-            start = stop
-        return runs
-
-    def _block_with(self, sample: int) -> _Block:
-        """Returns the block that a sample is in, from the cache or worked out."""
-        ledger = self._ledger
-        segment = ledger.segment_at(sample)
-        number = (sample - ledger.start(segment)) // BLOCK_SIZE
-        key = (ledger.generation, segment, number)
-        # A later segment may have cut this one short: its samples are the later one's now.
-        ends = ledger.start(segment + 1) if segment + 1 < len(ledger) else None
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._work_out(segment, number)
-            self._blocks[key] = block
-            if len(self._blocks) > _NUM_CACHED_BLOCKS:
-                self._blocks.popitem(last=False)
-        if ends is not None and ends < block.stop:
-            return block._replace(stop=ends)
-        return block
-
-    def _work_out(self, segment: int, number: int) -> _Block:
-        first = number * BLOCK_SIZE
-        domains_N, counts_N = self._ledger.tree(segment).block(first, BLOCK_SIZE)
-        counts_N += self._ledger.counts(segment)[domains_N]
-        epochs_N, positions_N = np.divmod(counts_N, self._num_rows_K[domains_N])
-        rows_N = np.empty_like(counts_N)
-        for domain in np.unique(domains_N):
-            mine = domains_N == domain
-            rows_N[mine] = self._permutations[domain].rows(positions_N[mine], epochs_N[mine])
-        start = self._ledger.start(segment) + first
-        chunks, within = self._rows.addresses(domains_N, rows_N)
-        return _Block(start, start + BLOCK_SIZE, domains_N, rows_N, chunks, within)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_blocks": OrderedDict(), "_row_lengths": {}}
+        return {**self.__dict__, "_row_lengths": {}}
