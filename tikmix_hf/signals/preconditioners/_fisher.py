@@ -40,11 +40,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tikmix_hf import distributed
 from tikmix_hf.signals.gradients import precision
-from tikmix_hf.signals.preconditioners._predictions import (
-    Batch,
-    differentiate,
-    predicted_logits,
-)
+from tikmix_hf.signals.preconditioners._predictions import Batch, differentiate, predicted_logits
 
 NOT_FINITE = (
     "the Fisher matrix of the held-out text is not finite: a logit, an activation or a gradient "

@@ -20,11 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients
-from tikmix_hf.signals.preconditioners._predictions import (
-    Batch,
-    differentiate,
-    predicted_logits,
-)
+from tikmix_hf.signals.preconditioners._predictions import Batch, differentiate, predicted_logits
 
 # Shape letters: N loss tokens of a batch, V vocabulary, P parameters.
 

@@ -8,18 +8,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from tikmix_hf import distributed
+from tikmix_hf.checks import check_count
 from tikmix_hf.signals import gradients
 from tikmix_hf.signals.gradients import IGNORED_LABEL, Gradient, num_loss_tokens
-from tikmix_hf.signals.preconditioners.base import Fitting
+from tikmix_hf.signals.preconditioners.base import Fitting, Preconditioner, Side
 
 Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadsText(Preconditioner):
+    """A preconditioner that reads a share of the domains' text.
+
+    Raises:
+        ValueError: for a setting out of its range.
+    """
+
+    side: ClassVar[Side] = "target"
+    takes_shards: ClassVar[bool] = False
+
+    share: float = 0.25
+    """Of each domain's held-out batches, in (0, 1]."""
+    seed: int = 0
+    """Of what is drawn at random."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(
+                "`share` must be above 0 and at most 1 (of each domain's batches); got "
+                f"{self.share!r}."
+            )
+        check_count("seed", self.seed, least=0)
+
+    def share_read(self, num_batches: int) -> float:
+        """Of a domain's batches, those that are taken: `share`, rounded up to whole ones."""
+        return math.ceil(self.share * num_batches) / num_batches
 
 
 def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batch]]:
@@ -50,11 +81,6 @@ def batches_of_this_rank(fitting: Fitting, share: float) -> list[tuple[int, Batc
     return numbered
 
 
-def share_read(share: float, num_batches: int) -> float:
-    """Of a domain's batches, those that are taken: `share`, rounded up to whole ones."""
-    return math.ceil(share * num_batches) / num_batches
-
-
 def predicted_logits(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """(N, V), at least fp32: the logits that predict the batch's N loss tokens, in order."""
     inputs: Any = send_to_device(dict(batch), device)
@@ -79,11 +105,3 @@ def differentiate(
     for parameter in model.parameters():
         parameter.grad = None
     return gradient
-
-
-def check_share(share: float) -> None:
-    """Raises ValueError unless 0 < share <= 1."""
-    if not 0 < share <= 1:
-        raise ValueError(
-            f"`share` must be above 0 and at most 1 (of each domain's batches); got {share!r}."
-        )

@@ -21,12 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from tikmix_hf import distributed
 from tikmix_hf.checks import check_positive
-from tikmix_hf.signals.preconditioners.base import (
-    Apply,
-    Fitting,
-    Preconditioner,
-    Side,
-)
+from tikmix_hf.signals.preconditioners.base import Apply, Fitting, Preconditioner, Side
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tikmix_hf.checks import check_positive
-from tikmix_hf.signals.preconditioners.adam import check_adam, fit_division
-from tikmix_hf.signals.preconditioners.base import (
-    Apply,
-    Fitting,
-    Preconditioner,
-    Side,
-)
+from tikmix_hf.signals.preconditioners.adam import Adam, fit_division
+from tikmix_hf.signals.preconditioners.base import Apply, Fitting, Side
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdamUnit(Preconditioner):
+class AdamUnit(Adam):
     """Adam's diagonal and unit norm; what it needs and raises is what `adam` does."""
 
     side: ClassVar[Side] = "domain"
-    reads_optimizer: ClassVar[bool] = True
-
-    damping: float = 0.1
-    """Relative to mean(sqrt(v)), > 0."""
-
-    def __post_init__(self) -> None:
-        check_positive("damping", self.damping)
-
-    def check(self, *, sharded: bool, optimizer: Any) -> None:
-        """Refuses optimizers that are no Adam (ValueError)."""
-        check_adam(optimizer, self.name)
 
     def fit(self, fitting: Fitting) -> Apply:
         """The division, then the scaling by the norm over all parameters and shards."""

@@ -36,31 +36,20 @@ from tikmix_hf.signals.preconditioners._gauss_newton import (
     dot,
     mean_diagonal,
 )
-from tikmix_hf.signals.preconditioners._predictions import (
-    batches_of_this_rank,
-    check_share,
-    share_read,
-)
+from tikmix_hf.signals.preconditioners._predictions import ReadsText, batches_of_this_rank
 from tikmix_hf.signals.preconditioners.adam import is_adam, second_moments
-from tikmix_hf.signals.preconditioners.base import (
-    Apply,
-    Fitting,
-    Preconditioner,
-    Side,
-)
+from tikmix_hf.signals.preconditioners.base import Apply, Fitting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ggn(Preconditioner):
+class Ggn(ReadsText):
     """Every rank must apply it to the same gradients at the same time: products are summed.
 
     Raises:
         ValueError: for a setting out of its range.
     """
 
-    side: ClassVar[Side] = "target"
     reads_optimizer: ClassVar[bool] = True
-    takes_shards: ClassVar[bool] = False
 
     num_products: int = 12
     """Products with G per target."""
@@ -70,19 +59,16 @@ class Ggn(Preconditioner):
     """Relative to mean(sqrt(v)) with an Adam, else to the mean of G's diagonal, > 0."""
     share: float = 0.1
     """Of each domain's held-out batches that G is taken from, in (0, 1]."""
-    seed: int = 0
-    """Of the probes."""
 
     def __post_init__(self) -> None:
+        ReadsText.__post_init__(self)
         check_positive("damping", self.damping)
         check_positive("horizon_steps", self.horizon_steps)
-        check_share(self.share)
         check_count("num_products", self.num_products)
-        check_count("seed", self.seed, least=0)
 
     def apply_passes(self, num_batches: int) -> float:
         """Of each product."""
-        return self.num_products * PASSES_PER_PRODUCT * share_read(self.share, num_batches)
+        return self.num_products * PASSES_PER_PRODUCT * self.share_read(num_batches)
 
     def fit(self, fitting: Fitting) -> Apply:
         """Chooses the text and D; the products come with each gradient.

@@ -15,7 +15,6 @@ without their corrected eigenvalues).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,22 +22,15 @@ from torch import Tensor
 from tikmix_hf import distributed
 from tikmix_hf.checks import check_count, check_positive
 from tikmix_hf.signals.preconditioners._fisher import Fisher, Layer
-from tikmix_hf.signals.preconditioners._predictions import (
-    batches_of_this_rank,
-    check_share,
-    share_read,
-)
-from tikmix_hf.signals.preconditioners.base import (
-    Apply,
-    Fitting,
-    Preconditioner,
-    Side,
-)
+from tikmix_hf.signals.preconditioners._predictions import ReadsText, batches_of_this_rank
+from tikmix_hf.signals.preconditioners.base import Apply, Fitting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kfac(Preconditioner):
+class Kfac(ReadsText):
     """Needs no optimizer; keeps I^2 + O^2 + I O numbers for a weight of I x O.
+
+    The factors are taken from `share` of the text, with labels drawn from the model's predictions.
 
     Every rank must apply it at the same time: where one fails, all do.
 
@@ -46,25 +38,17 @@ class Kfac(Preconditioner):
         ValueError: for a setting out of its range.
     """
 
-    side: ClassVar[Side] = "target"
-    takes_shards: ClassVar[bool] = False
-
     damping: float = 0.1
     """Relative to the mean eigenvalue over all parameters, > 0."""
     refresh_every: int = 1
     """Updates that one fit serves."""
-    share: float = 0.25
-    """Of each domain's held-out batches that the factors are taken from, in (0, 1]."""
-    seed: int = 0
-    """Of the labels drawn from the model's predictions."""
     max_side: int = 4096
     """Factors of more rows keep their diagonal alone."""
 
     def __post_init__(self) -> None:
+        ReadsText.__post_init__(self)
         check_positive("damping", self.damping)
-        check_share(self.share)
         check_count("refresh_every", self.refresh_every)
-        check_count("seed", self.seed, least=0)
         check_count("max_side", self.max_side)
 
     @property
@@ -74,7 +58,7 @@ class Kfac(Preconditioner):
 
     def fit_passes(self, num_batches: int) -> float:
         """One over the share."""
-        return share_read(self.share, num_batches)
+        return self.share_read(num_batches)
 
     def fit(self, fitting: Fitting) -> Apply:
         """One forward and backward pass over the share, and an eigendecomposition per factor.
