@@ -7,11 +7,15 @@ optimise for and rows to report on, the tokenizer, and the mixture to start with
 from __future__ import annotations
 
 import glob
+import gzip
+import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
 from tikmix_hf import corpora
@@ -28,6 +32,8 @@ _READERS = {
     ".txt.gz": "text",
     ".parquet": "parquet",
 }
+# What the readers of `datasets` fail with; an empty file is a StopIteration there.
+_UNREADABLE = (DatasetsError, ValueError, OSError, RuntimeError, EOFError, StopIteration)
 _KEYS = {"path", "dataset", "config", "split", "text_column"}
 
 
@@ -135,22 +141,105 @@ def _read(name: str, source: Mapping[str, Any]) -> tuple[datasets.Dataset, str]:
     if ("path" in source) == ("dataset" in source):
         raise ValueError(f"`{name}` must have either `path` or `dataset`; got {dict(source)}.")
     column = source.get("text_column", "text")
-    split = source.get("split", "train")
-    if "dataset" in source:
-        rows = datasets.load_dataset(source["dataset"], source.get("config"), split=split)
-        assert isinstance(rows, datasets.Dataset)
-        return rows, column
-    patterns = source["path"] if isinstance(source["path"], list) else [source["path"]]
-    files = sorted(file for pattern in patterns for file in glob.glob(str(pattern), recursive=True))
-    if not files:
-        raise ValueError(f"`{name}.path` matches no file: {source['path']}.")
+    files = [] if "dataset" in source else _files(name, source["path"])
+    try:
+        rows = _loaded(name, source, files)
+    except _UNREADABLE as err:
+        if fault := _fault(files, column):
+            raise ValueError(f"`{name}.path`: {fault}") from err
+        what = f"`{name}.path` {_shown(files)}" if files else f"`{name}.dataset`"
+        cause = err.__cause__ or err
+        raise ValueError(f"{what} cannot be read: {cause or type(cause).__name__}") from err
+    _check_text(name, rows, column, files)
+    return rows, column
+
+
+def _files(name: str, path: Any) -> list[str]:
+    """Returns the files that a path, or each of several, stands for."""
+    files = set()
+    for pattern in path if isinstance(path, list) else [path]:
+        found = glob.glob(str(pattern), recursive=True)
+        if not found:
+            raise ValueError(f"`{name}.path` matches no file: {pattern} (from {Path.cwd()}).")
+        files.update(found)
     readers = {_reader(name, file) for file in files}
     if len(readers) > 1:
         raise ValueError(f"`{name}.path` must be files of one kind; got {sorted(readers)}.")
-    options: dict[str, Any] = {"sample_by": "document"} if readers == {"text"} else {}
-    rows = datasets.load_dataset(readers.pop(), data_files=files, split="train", **options)
+    return sorted(files)
+
+
+def _loaded(name: str, source: Mapping[str, Any], files: list[str]) -> datasets.Dataset:
+    split = source.get("split") or "train"
+    if not files:
+        rows = datasets.load_dataset(source["dataset"], source.get("config"), split=split)
+    else:
+        reader = _reader(name, files[0])
+        options: dict[str, Any] = {"sample_by": "document"} if reader == "text" else {}
+        rows = datasets.load_dataset(reader, data_files=files, split="train", **options)
     assert isinstance(rows, datasets.Dataset)
-    return rows, column
+    return rows
+
+
+def _check_text(name: str, rows: datasets.Dataset, column: str, files: list[str]) -> None:
+    """Refuses rows without text, which a tokenizer would not name."""
+    if column not in rows.column_names:
+        raise ValueError(
+            f"`{name}.text_column` must name a column of {_shown(files) or 'the dataset'} "
+            f"({', '.join(rows.column_names)}); got {column!r}."
+        )
+    kind = rows.features[column]
+    is_text = isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")
+    if is_text and not rows.data.column(column).null_count:
+        return
+    for number, value in enumerate(rows[column], 1):
+        if not isinstance(value, str):
+            fault = f"row {number} {_no_text(column, value)}"
+            raise ValueError(f"`{name}`: {_fault(files, column) or fault}")
+
+
+def _no_text(column: str, value: Any) -> str:
+    return (
+        f"has {json.dumps(value, default=repr)} in the column {column!r}, and no text. Mend or "
+        "drop it, or name the column of the documents as `text_column`."
+    )
+
+
+def _fault(files: list[str], column: str) -> str | None:
+    """Says which line of which file is the first without text; None where none is found."""
+    for file in files:
+        if not Path(file).stat().st_size:
+            return f"{file} is empty. Leave it out."
+        if file.endswith(".parquet"):
+            continue
+        opened = gzip.open if file.endswith(".gz") else open
+        try:
+            with opened(file, "rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if number == 1 and line.lstrip().startswith(b"["):
+                        break  # one list, and not a line for each document
+                    if fault := _line_fault(line, column, is_json=".json" in file):
+                        return f"line {number} of {file} {fault}"
+        except (gzip.BadGzipFile, EOFError, zlib.error) as err:
+            return f"{file} is no whole gzip file ({err}). Compress it anew."
+    return None
+
+
+def _line_fault(line: bytes, column: str, *, is_json: bool) -> str | None:
+    try:
+        text = line.decode("utf-8")
+        content = json.loads(text) if is_json and text.strip() else {column: text}
+    except UnicodeDecodeError:
+        return "is no UTF-8 text. Convert the file to UTF-8."
+    except json.JSONDecodeError as err:
+        return f"is no JSON ({err.msg}, at character {err.pos + 1}). Mend or drop that line."
+    if not isinstance(content, dict):
+        return 'is no JSON object such as {"text": "..."}. Mend or drop that line.'
+    value = content.get(column)
+    return None if isinstance(value, str) else _no_text(column, value)
+
+
+def _shown(files: list[str]) -> str:
+    return ", ".join(files[:1]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
 def _reader(name: str, file: str) -> str:
