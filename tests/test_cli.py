@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -120,7 +121,9 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
     proposed = f"{announced[0]:.3f}"
     for words in ("numbers", "tales", "tikmix_d", "in force", "0.500", proposed, str(out)):
         assert words in shown
-    assert f"{direct.values[0, 0]:.4g} ± {direct.domain_stderr[0, 0]:.2g}" in shown
+    digits = 3 - int(np.floor(np.log10(np.abs(direct.values[0]).max())))  # of a target, alike
+    entries = direct.values[0, 0], direct.domain_stderr[0, 0], direct.target_stderr[0, 0]
+    assert " ± ".join(f"{entry:.{digits}f}" for entry in entries) in shown
 
 
 def noisy_matrix(noise: float) -> InfluenceMatrix:
@@ -161,6 +164,20 @@ def test_what_is_proposed_is_what_training_would_announce(tmp_path, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "web" in line]
     shares = [f"{q[0]:.3f}", f"{told.mixture[0]:.3f}", f"{told.proposal[0]:.3f}"]
     assert rows[1][3::2] == shares
+
+
+def test_a_table_gives_all_numbers_of_a_target_the_same_digits(capsys):
+    matrix = noisy_matrix(0.1)
+    larger = dataclasses.replace(
+        matrix,
+        values=matrix.values * [[1.0], [1000.0]],
+        domain_stderr=np.full((2, 3), 0.25),
+        target_stderr=np.full((2, 3), np.nan),
+    )
+    influence_tables.show(larger, np.full(3, 1 / 3), [])
+    (books,) = [line for line in capsys.readouterr().out.splitlines() if "books" in line][:1]
+    assert books.split("│")[2].strip() == f"{larger.values[0, 2]:.3f} ± 0.250 ± ?"
+    assert books.split("│")[3].strip() == f"{larger.values[1, 2]:.0f} ± 0 ± ?"
 
 
 def test_without_an_answer_the_mixture_in_force_is_kept_and_that_is_said(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -50,6 +51,7 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
         (["--noise_guard", "-1"], "`noise_guard` must be finite and not negative; got -1"),
         (["--noise_guard", "nan"], "`noise_guard` must be finite and not negative; got nan"),
         (["--weights", "-1"], "`--weights` must be finite, not negative and not all zero; got -1"),
+        (["--seed", "-1"], "`seed` must be whole and at least 0; got -1"),
         (["--weights", "nan"], "`--weights` must be finite"),
         (["--weights", "0"], "not all zero; got 0"),
     ],
@@ -172,9 +174,13 @@ def test_help_has_an_example_and_needs_no_torch():
     code = f"import sys; from tikmix_hf import cli\ntry: cli.main(sys.argv[1:])\nfinally: {check}"
     for words in (["--help"], ["influence", "--help"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, *words],
+            env={**os.environ, "COLUMNS": "80"},
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        assert "example: tikmix influence --model" in done.stdout
+        assert f"example: {cli.EXAMPLE}" in done.stdout.splitlines()
     done = subprocess.run(
         [sys.executable, "-m", "tikmix_hf.cli", "influence"], capture_output=True, text=True
     )

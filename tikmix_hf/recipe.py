@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 from transformers import TrainingArguments
 
+from tikmix_hf.checks import check_count
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.signals.preconditioners import Preconditioner
 
@@ -116,7 +117,8 @@ def load(path: str | Path, **instead: Any) -> Recipe:
     """Reads a recipe; what `instead` names goes before the file, unless it is None.
 
     Raises:
-        ValueError: as `read`; a preconditioner instead of the one that the file has settings for.
+        ValueError: as `read`; a negative seed; a preconditioner instead of the one that the file
+            has settings for.
     """
     settings = {key: value for key, value in read(path).items() if value is not None}
     instead = {key: value for key, value in instead.items() if value is not None}
@@ -133,7 +135,7 @@ def load(path: str | Path, **instead: Any) -> Recipe:
         ModelArguments(**of(ModelArguments)),
         DataArguments(**of(DataArguments)),
         MixtureArguments(**of(MixtureArguments)),
-        training["seed"],
+        check_count("seed", training["seed"], least=0),
         training["per_device_train_batch_size"],
     )
 

@@ -22,6 +22,8 @@ _Array = NDArray[np.float64]
 
 # What a redirected table is wide: nothing in it is cut or wrapped.
 _WIDE = 400
+# After a mixer's name, heads its own answer.
+_OWN = " unguarded"
 
 
 def show(
@@ -42,11 +44,13 @@ def show(
     if not console.is_terminal:
         console = Console(width=_WIDE)
     answers = _answers(proposals)
-    for table in (
+    for title, table in (
         _influence_table(matrix, num_models),
         _mixture_table(matrix, mixture_K, answers),
         _gain_table(matrix, mixture_K, answers),
     ):
+        # A table's own title would be wrapped at the table's width.
+        console.print(title, markup=False, highlight=False)
         console.print(table)
     for proposal in proposals:
         for sentence in (*proposal.notes, *_verdict(proposal)):
@@ -58,53 +62,57 @@ def _verdict(proposal: Proposal) -> list[str]:
     verdict = proposal.verdict
     if verdict is None or verdict.step == 0:
         return []
-    whole = "; the noise guard lets the whole move through" if verdict.step == 1 else ""
+    whole = "; the noise guard lets all of it through" if verdict.step == 1 else ""
     return [
-        f"mean gain {verdict.promised:+.3f} promised, {verdict.confirmed:+.3f} ± "
-        f"{verdict.stderr:.3f} on rounds it was not chosen by{whole}"
+        f"its own answer promises a mean gain of {verdict.promised:+.3f}; on rounds that it was "
+        f"not chosen by, {verdict.confirmed:+.3f} ± {verdict.stderr:.3f}{whole}"
     ]
 
 
-def _influence_table(matrix: InfluenceMatrix, num_models: int) -> Table:
-    of = f"mean of {num_models} models in units of their own, " if num_models > 1 else ""
-    table = _table(
-        f"Influence ({matrix.preconditioner}, {of}{matrix.num_tokens:,} tokens, "
-        f"{matrix.seconds:.1f} s): value ± standard error of the domain's text ± of the target's. "
-        "Compare within a target.",
-        ("domain", *matrix.targets),
+def _influence_table(matrix: InfluenceMatrix, num_models: int) -> tuple[str, Table]:
+    of = f", mean of {num_models} models in units of their own" if num_models > 1 else ""
+    title = (
+        f"Influence of each domain (row) on each target (column){of}: value ± standard error by "
+        "the domain's text ± by the target's. Positive lowers the loss; compare within a column "
+        f"only. By {matrix.preconditioner}, from {matrix.num_tokens:,} tokens in "
+        f"{matrix.seconds:.1f} s."
     )
+    table = _table(("domain", *matrix.targets))
+    sizes_J = np.abs(matrix.values).max(axis=1)
     for k, domain in enumerate(matrix.domains):
-        cells = zip(
-            matrix.values[:, k],
-            matrix.domain_stderr[:, k],
-            matrix.target_stderr[:, k],
-            strict=True,
-        )
-        row = (f"{value:.4g} ± {_error(ours)} ± {_error(theirs)}" for value, ours, theirs in cells)
+        row = []
+        for j, size in enumerate(sizes_J):
+            entries = (matrix.values, matrix.domain_stderr, matrix.target_stderr)
+            row.append(" ± ".join(_number(entry[j, k], size) for entry in entries))
         table.add_row(domain, *row)
-    return table
+    return title, table
 
 
 def _mixture_table(
     matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]
-) -> Table:
-    table = _table("Mixture (share of tokens)", ("domain", "in force", *answers))
+) -> tuple[str, Table]:
+    table = _table(("domain", "in force", *answers))
     for k, domain in enumerate(matrix.domains):
         table.add_row(domain, f"{mixture_K[k]:.3f}", *(f"{w[k]:.3f}" for w in answers.values()))
-    return table
+    title = "Mixture (share of tokens): that in force, and what each mixer would make of it."
+    if len(answers) > len({heading.removesuffix(_OWN) for heading in answers}):
+        title += f' "{_OWN.strip()}" is the mixer\'s own answer, before the noise guard.'
+    return title, table
 
 
-def _gain_table(matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]) -> Table:
-    table = _table(
-        "Promised gain ± standard error over rounds (1: what the strongest domain would change "
-        "alone)",
-        ("target", *answers),
+def _gain_table(
+    matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]
+) -> tuple[str, Table]:
+    title = (
+        "Gain that each mixture promises each target ± standard error over rounds. 1 is the most "
+        "that moving everything to one domain would change."
     )
+    table = _table(("target", *answers))
     promised = [gains(matrix, mixture_K, proposed_K) for proposed_K in answers.values()]
     for j, target in enumerate(matrix.targets):
-        row = (f"{one.values[j]:+.3f} ± {_error(one.stderr[j])}" for one in promised)
+        row = (f"{one.values[j]:+.3f} ± {_number(one.stderr[j], 1.0)}" for one in promised)
         table.add_row(target, *row)
-    return table
+    return title, table
 
 
 def _answers(proposals: Sequence[Proposal]) -> dict[str, _Array]:
@@ -113,17 +121,22 @@ def _answers(proposals: Sequence[Proposal]) -> dict[str, _Array]:
     for proposal in proposals:
         answers[proposal.mixer] = proposal.mixture
         if not np.array_equal(proposal.mixture, proposal.unguarded):
-            answers[f"{proposal.mixer} unguarded"] = proposal.unguarded
+            answers[f"{proposal.mixer}{_OWN}"] = proposal.unguarded
     return answers
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(headings: Sequence[str]) -> Table:
+    table = Table()
     for heading in headings:
         justify = "left" if heading == headings[0] else "right"
         table.add_column(heading, justify=justify, overflow="fold")
     return table
 
 
-def _error(error: float) -> str:
-    return "?" if math.isnan(error) else f"{error:.2g}"
+def _number(value: float, size: float) -> str:
+    """A number as exact as four digits of the largest beside it, `size`, are; "?" is unknown."""
+    if math.isnan(value):
+        return "?"
+    if not 1e-4 <= size < 1e7:
+        return f"{value:.3g}"
+    return f"{value:.{max(0, 3 - math.floor(math.log10(size)))}f}"
