@@ -6,17 +6,21 @@ import importlib.util
 import itertools
 import logging
 import os
+from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from test_distributed import Batches, in_turn, on_two_ranks
+from tiny import make_arguments, make_dataset, make_model, make_targets, make_trainer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tikmix_hf import distributed
+from tikmix_hf import Measurement, TikMixCallback, distributed
 from tikmix_hf.signals import GroupInfluence
 from tikmix_hf.signals.losses import mean_losses
+from tikmix_hf.updates.measurement import Measurer
 
 if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("needs deepspeed: pip install deepspeed", allow_module_level=True)
@@ -109,6 +113,7 @@ def in_deepspeed(checks):
         LOCAL_RANK=str(distributed.rank()),
         WORLD_SIZE="2",
         LOCAL_SIZE="2",
+        LOCAL_WORLD_SIZE="2",
     )
     import deepspeed
     from deepspeed.utils import logger
@@ -122,13 +127,61 @@ def in_deepspeed(checks):
     gc.unfreeze()
 
 
-def step(parallel, number):
+def step(parallel, number, before_step):
     """One microbatch of training; every second one is followed by an optimizer step."""
     batch = Batches(7, 99)[2 * number + distributed.rank()]
     parallel.set_gradient_accumulation_boundary(number % 2 == 1)  # as accelerate does
     parallel.backward(parallel(**batch).loss)
     if number % 2 == 1:
+        before_step(parallel)
         parallel.step()
+
+
+def evaluate(parallel):
+    """Through the engine, which takes it for a microbatch and counts on."""
+    parallel.eval()
+    with torch.no_grad():
+        parallel(**Batches(8, 1)[0])
+    parallel.train()
+
+
+def moved_by_passes(module):
+    """What the hooks that ZeRO-3 put on parameters move; ZeRO-2's are never asked."""
+    zero = vars(next(module.parameters())).get("_z3_optimizer")
+    if zero is None:
+        return {}
+    hooks = dict(vars(zero._backward_hook_state))
+    return {
+        "gradients": zero.grad_partitions_flat_buffer.tolist(),
+        "handed to the optimizer": [
+            None if group.grad is None else group.grad.tolist()
+            for group in zero.fp32_partitioned_groups_flat
+        ],
+        "microbatch": zero.micro_step_id,
+        "boundary": zero.is_gradient_accumulation_boundary(),
+        "parameters to step": set(zero._offload_boundary_param_ids),
+        "hooks": {name: value for name, value in hooks.items() if name != "_grad_acc_post_hooks"},
+    }
+
+
+def gathered(module):
+    """Parameters of which this rank still holds more than its shard; some of ZeRO-3's persist."""
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if "ds_id" in vars(parameter)
+        and not parameter.ds_persist
+        and parameter.ds_status.name != "NOT_AVAILABLE"
+    ]
+
+
+@contextmanager
+def unmoved(parallel):
+    before = moved_by_passes(parallel.module)
+    yield
+    after = moved_by_passes(parallel.module)
+    assert after == before, [what for what in before if after[what] != before[what]]
+    assert not gathered(parallel.module)
 
 
 def state(parallel):
@@ -155,18 +208,32 @@ def check_influence_equals(expected, parallel):
         np.testing.assert_allclose(losses.means, one_process.target_losses, rtol=1e-6)
 
 
+def losses_alone(parallel):
+    mean_losses(parallel, targets())
+
+
 def check_training_is_bit_identical_with_measurements(expected, zero, **kind):
+    before_steps = {1: losses_alone, 3: functools.partial(measure, name="sign")}
+    after_microbatches = {
+        0: functools.partial(check_influence_equals, expected),  # in the middle of accumulation
+        2: losses_alone,
+        3: functools.partial(measure, name="sign"),
+        5: losses_alone,
+    }
+
     def train(measured):
+        def observe(plan, parallel):
+            if measured and number in plan:
+                with unmoved(parallel):
+                    plan[number](parallel)
+
         parallel = engine(zero, model(**kind))
         torch.manual_seed(distributed.rank())
         for number in range(6):
-            step(parallel, number)
-            if measured and number == 0:  # between the microbatches of the first step
-                check_influence_equals(expected, parallel)
-            elif measured and number in (1, 2):
-                measure(parallel, "sign")
-            elif measured:
-                mean_losses(parallel, targets())
+            step(parallel, number, functools.partial(observe, before_steps))
+            if number == 0:
+                evaluate(parallel)
+            observe(after_microbatches, parallel)
         return parallel
 
     plain = state(train(False))
@@ -195,12 +262,56 @@ def check_other_states_of_zero_are_refused():
     parallel.optimizer.zenflow = True
     with pytest.raises(ValueError, match="ZenFlow"):
         measure(parallel, "sign")
-    del parallel.optimizer.averaged_gradients
-    with pytest.raises(ValueError, match=r"lacks `averaged_gradients`\. Known to work"):
+    del parallel.optimizer.micro_step_id
+    with pytest.raises(ValueError, match=r"lacks `micro_step_id`\. Known to work"):
         measure(parallel, "sign")
     del parallel.module.lm_head.weight._z3_optimizer
     with pytest.raises(ValueError, match="ZeRO-3 without an optimizer"):
         measure(parallel, "sign")
+
+
+def check_the_stock_trainer_checks_first_and_trains_to_the_same_bits(folder):
+    settings = {"train_micro_batch_size_per_gpu": "auto", "zero_optimization": ZERO["zero3"]}
+    settings |= {"zero_allow_untested_optimizer": True, "gradient_accumulation_steps": "auto"}
+    checked, check = [], Measurer.check
+
+    def checks(measurer, network, optimizer):
+        def found():
+            shards = [(p.ds_status, p.ds_tensor.tolist()) for p in network.parameters()]
+            return shards, moved_by_passes(network)
+
+        before = found()
+        check(measurer, network, optimizer)
+        assert found() == before
+        checked.append(len(network.read))
+
+    def train(**observing):
+        dataset = make_dataset()
+        rounds = Measurement(num_rounds=1, batch_size=4)
+        options = {"targets": make_targets(), "num_rows": 8, "measurement": rounds}
+        callback = TikMixCallback(dataset, progress=False, **options, **observing)
+        arguments = make_arguments(
+            folder,
+            deepspeed=settings,
+            max_steps=2,
+            gradient_accumulation_steps=2,
+            train_sampling_strategy="sequential",
+        )
+        trainer = make_trainer(
+            dataset, callback if observing else None, arguments, make_model(dropout=0.2)
+        )
+        trainer.train()
+        assert (arguments.world_size, trainer.model_wrapped.zero_optimization_stage()) == (2, 3)
+        return state(trainer.model_wrapped), callback.updates
+
+    plain, _ = train()
+    with mock.patch.object(Measurer, "check", checks):
+        observed, updates = train(observe=True, at_steps=[1, 2], on_error="raise")
+        with pytest.raises(ValueError, match="'kfac' needs whole parameters"):
+            train(observe=True, at_steps=[1], preconditioner="kfac")
+    assert checked == [0]  # before a single row was read
+    assert [update.step for update in updates] == [1, 2]
+    assert torch.equal(plain, observed)
 
 
 def test_two_ranks_under_zero_give_the_influence_of_one_process(tmp_path):
@@ -214,5 +325,8 @@ def test_two_ranks_under_zero_give_the_influence_of_one_process(tmp_path):
         functools.partial(identical, "zero3"),
         functools.partial(identical, "zero3 offloaded", reentrant=True, helped=True),
         check_other_states_of_zero_are_refused,
+        functools.partial(
+            check_the_stock_trainer_checks_first_and_trains_to_the_same_bits, tmp_path
+        ),
     ]
     on_two_ranks(functools.partial(in_deepspeed, checks), tmp_path)
