@@ -106,7 +106,7 @@ def test_every_name_loads_and_states_its_side():
     assert {name for name, side in sides.items() if side == "domain"} == {"sign", "adam_unit"}
     assert set(sides.values()) == {"target", "domain"}
     for name in preconditioners.available():
-        assert preconditioners.name_of(preconditioners.load(name)()) == name
+        assert preconditioners.load(name)().name == name
     with pytest.raises(ValueError, match=r"got 'adm'\. Did you mean 'adam'"):
         preconditioners.load("adm")
 

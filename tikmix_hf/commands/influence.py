@@ -39,8 +39,6 @@ from tikmix_hf.updates.noise_guard import check_noise_guard
 # Shape letters: J targets, K domains.
 
 NUM_ROWS = 64
-# They read no optimizer, whose state is twice as large as the model; what is new is given it.
-_NEED_NO_OPTIMIZER = ("identity", "kfac", "sign")
 _RECIPE_OPTIONS = (
     *("mixture", "num_rows", "num_rounds", "seed", "preconditioner", "preconditioner_settings"),
     *("parameters", "offload", "noise_guard"),
@@ -263,8 +261,8 @@ def _measure(
     """Measures one model, which is let go afterwards."""
     loaded = pretrained.load_model(model, dtype=options.dtype, device=device)
     optimizer = None
-    name = preconditioners.name_of(settings.preconditioner)
-    if name not in _NEED_NO_OPTIMIZER:
+    # Its state is twice as large as the model.
+    if settings.preconditioner.reads_optimizer:
         optimizer = pretrained.load_optimizer(model, loaded)
     engine = GroupInfluence(
         loaded,

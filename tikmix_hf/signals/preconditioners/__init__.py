@@ -33,7 +33,6 @@ __all__ = [
     "available",
     "choose",
     "load",
-    "name_of",
 ]
 
 
@@ -94,8 +93,3 @@ def choose(preconditioner: str | Preconditioner, *, sharded: bool) -> Preconditi
             f"preconditioners.load('kfac')(); got {preconditioner!r}."
         )
     return preconditioner
-
-
-def name_of(preconditioner: Preconditioner) -> str:
-    """The name under which `load` finds its class."""
-    return preconditioner.name
