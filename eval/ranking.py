@@ -3,10 +3,10 @@
     python eval/ranking.py                # checkpoints of eval/influence_fidelity.py
 
 At checkpoints that `fidelity_truth` trained, influence is measured as an update does it, on so many
-rows of each domain and target in four rounds, and compared with a measurement of ten times the
-default rows, on other text. Compared is the ranking of the domains by Kendall's tau: by their gain
-over the uniform mixture, averaged over targets each in its own scale, which is what the mixer sees;
-and within each target. `swaps`: pairs of neighbours whose order differs, of 28 pairs.
+rows of each domain and target in four rounds, and compared with a measurement of 640 rows, or as
+many as there are, of other text. Compared is the ranking of the domains by Kendall's tau: by their
+gain over the uniform mixture, averaged over targets each in its own scale, which is what the mixer
+sees; and within each target. `swaps`: pairs of neighbours whose order differs, of 28 pairs.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tqdm.auto import tqdm
 
 from tikmix_hf import GroupInfluence, InfluenceMatrix
 from tikmix_hf.signals import preconditioners
-from tikmix_hf.updates.plan import USUAL_ROWS
 
 NUM_ROUNDS = 4
 ROWS = (16, 32, 64, 128)
+REFERENCE_ROWS = 640
 TIMES = 10
 CHECKPOINTS = (("small", 300), ("small", 1200), ("quickstart", 300))
 
@@ -102,8 +102,8 @@ def main() -> None:
     ]
     rows = []
     for setting in tqdm(settings, desc="checkpoints"):
-        name, most = arguments.preconditioner, TIMES * USUAL_ROWS
-        reference = measure(setting, text, name, first_row=max(ROWS), num_rows=most)
+        name = arguments.preconditioner
+        reference = measure(setting, text, name, first_row=max(ROWS), num_rows=REFERENCE_ROWS)
         uniform_K = np.full(len(reference.domains), 1 / len(reference.domains))
         for num_rows in ROWS:
             own = measure(setting, text, name, first_row=0, num_rows=num_rows)
@@ -119,7 +119,7 @@ def main() -> None:
             for num_rows in ROWS
         ],
         settings={"preconditioner": arguments.preconditioner, "seeds": arguments.seed},
-        notes=f"Kendall's tau against {TIMES * USUAL_ROWS} other rows of each domain and target, "
+        notes=f"Kendall's tau against {REFERENCE_ROWS} other rows of each domain and target, "
         "or as many as there are; mean ± standard error over checkpoints and seeds.",
     )
 

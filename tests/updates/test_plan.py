@@ -57,7 +57,7 @@ def test_with_nothing_given_the_plan_is_the_best_of_all_that_fit(num_tokens, bud
 
 
 def test_updates_cut_the_run_into_equal_pieces():
-    made = plan(run_size(1e7, max_steps=700))  # pays for three updates of 64 rows
+    made = plan(run_size(2e7, max_steps=700))  # pays for three updates of 128 rows
     assert made.steps == (175, 350, 525)
 
 
