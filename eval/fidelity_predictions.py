@@ -16,11 +16,13 @@ from tqdm.auto import tqdm
 from tikmix_hf.signals import GroupInfluence, InfluenceMatrix
 
 BUDGET = (16, 16, 16, 16)
-"""Rows of each domain and target in each round of the default budget."""
+"""Rows of each domain and target in each round, unless a variant says otherwise."""
 
 
 # 12 products with a matrix per target and round are what it costs.
 OWN_BUDGET = {"ggn": (sum(BUDGET),)}
+OWN_SIZES = {"ggn": ("small",)}
+"""Sizes of model that a preconditioner is tried on; all where it is not here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Measurement:
 
 
 def default(preconditioner: str) -> Measurement:
-    """The default budget; one round where rounds cost more than their text."""
+    """`BUDGET`; one round where rounds cost more than their text."""
     rows = OWN_BUDGET.get(preconditioner, BUDGET)
     return Measurement(preconditioner=preconditioner, rows_by_round=rows)
 

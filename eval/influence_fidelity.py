@@ -24,7 +24,7 @@ import fidelity_report as report
 import fidelity_text
 import numpy as np
 import torch
-from fidelity_predictions import BUDGET, OWN_BUDGET, budgets, default, parts, predict
+from fidelity_predictions import BUDGET, OWN_BUDGET, OWN_SIZES, budgets, default, parts, predict
 from fidelity_scores import mixture_influence, pearson, repeatability, scores
 from fidelity_text import JUDGED_ROWS, Text
 from fidelity_truth import HORIZONS, IN_FORCE, NUM_MIXTURES, SIZES, Setting, measure_truth
@@ -138,6 +138,8 @@ def compare(args: argparse.Namespace) -> None:
     for setting in settings(args):
         truth = measure_truth(setting, text, 0)
         for name in args.preconditioner:
+            if setting.size not in OWN_SIZES.get(name, SIZES):
+                continue
             matrix = predict(setting, text, default(name))
             rows += score_rows(setting, truth, name, matrix)
             positive.append(np.mean(matrix.values > 0))
@@ -145,7 +147,7 @@ def compare(args: argparse.Namespace) -> None:
         if is_repeated(setting):
             rows += score_rows(setting, truth, report.AGAIN, measure_truth(setting, text, 1))
         varied += variant_rows(setting, text, truth)
-    single = [name for name in args.preconditioner if name in OWN_BUDGET]
+    costly = [name for name in args.preconditioner if name in OWN_BUDGET]
     told = {name: value for name, value in vars(args).items() if name != "folder"}
     told |= {"checkpoints": CHECKPOINTS, "horizons": HORIZONS, "judged_rows": JUDGED_ROWS}
     notes = (
@@ -158,7 +160,10 @@ def compare(args: argparse.Namespace) -> None:
         f"them by the root of r. "
         f"In truth {np.mean(harmful):.0%} of runs raised a target's loss; {np.mean(positive):.0%} "
         f"of the entries of S are positive."
-        + "".join(f" `{name}` is measured in one round." for name in single)
+        + "".join(
+            f" `{name}` is measured in one round, and only on {', '.join(OWN_SIZES[name])} models."
+            for name in costly
+        )
     )
     save_result(
         "influence_fidelity",
