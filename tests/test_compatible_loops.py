@@ -49,6 +49,7 @@ WITHOUT = {
     "torch's Adafactor": torch.optim.Adafactor,
     "Muon": torch.optim.Muon,
     "SGD": torch.optim.SGD,
+    "Adamax": torch.optim.Adamax,
     "no step count": WithoutStepCount,
 }
 

@@ -97,7 +97,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         on_error: str = "keep",
         progress: bool = True,
     ) -> None:
-        _check_dataset(dataset)
+        trainer_checks.check_dataset(dataset)
         check_targets(targets)
         if on_error not in ("keep", "raise"):
             raise ValueError(f"`on_error` must be 'keep' or 'raise'; got {on_error!r}.")
@@ -162,8 +162,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
         loader = kwargs["train_dataloader"]
         trainer_checks.check_arguments(args)
         trainer_checks.check_loader(loader, self.dataset)
-        if self._updater.measures:
-            self._updater.measurer.check(kwargs["model"], kwargs["optimizer"])
+        self._updater.measurer.progress = self.progress and not args.disable_tqdm
+        self._check_measurement(kwargs)
+        self._is_checked = False
         self._updater.layout = trainer_checks.layout_of(args, self.dataset)
         trainer_checks.check_length(args, self._layout, state.max_steps)
         self._folder = self.output_dir or Path(str(args.output_dir))
@@ -193,6 +194,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Updates the mixture where it is due."""
+        if not self._is_checked:  # now that the optimizer has stepped
+            self._check_measurement(kwargs)
+            self._is_checked = True
         if not self._is_due(state):
             return
         record = self._updater.update(state.global_step, kwargs["model"], kwargs["optimizer"])
@@ -241,6 +245,11 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self.dataset.set_epoch(0)
         self._reporters.close(args, state, control)
 
+    def _check_measurement(self, live: Mapping[str, Any]) -> None:
+        """Refuses what no update could measure, whatever `on_error` says."""
+        if self._updater.measures:
+            self._updater.measurer.check(live["model"], live["optimizer"])
+
     def _is_due(self, state: TrainerState) -> bool:
         """Whether this step updates: it is planned, and samples are left that it could change."""
         assert self.plan is not None
@@ -254,7 +263,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self.wishes,
             self.dataset,
             self._layout,
-            self._updater.measurer.parts() if self._updater.measures else (),
+            self._updater.measurer.parts(self.wishes.num_rows) if self._updater.measures else (),
             max_steps=state.max_steps,
             observe=self.observe,
         )
@@ -288,12 +297,3 @@ class TikMixCallback(TrainerCallback, ExportableState):
             )
             return
         self._updater.resume(saved.get("attributes") if isinstance(saved, dict) else None, step)
-
-
-def _check_dataset(dataset: Any) -> None:
-    if not isinstance(dataset, InterleavedDomainDataset):
-        raise TypeError(
-            "`dataset` must be the InterleavedDomainDataset that the Trainer reads; got "
-            f"{dataset!r}. If restore_callback_states_from_checkpoint is set, leave it out: the "
-            "callback restores itself."
-        )

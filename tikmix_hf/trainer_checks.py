@@ -6,6 +6,8 @@ error that names the argument, its value and the mend.
 
 from __future__ import annotations
 
+from typing import Any
+
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers import TrainingArguments
@@ -13,6 +15,16 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.order.layout import BatchLayout
+
+
+def check_dataset(dataset: Any) -> None:
+    """Refuses what is no InterleavedDomainDataset (TypeError)."""
+    if not isinstance(dataset, InterleavedDomainDataset):
+        raise TypeError(
+            "`dataset` must be the InterleavedDomainDataset that the Trainer reads; got "
+            f"{dataset!r}. If restore_callback_states_from_checkpoint is set, leave it out: the "
+            "callback restores itself."
+        )
 
 
 def check_arguments(args: TrainingArguments) -> None:

@@ -94,7 +94,7 @@ def test_the_control_comes_first_and_only_methods_are_available():
 
 @pytest.mark.parametrize("name", ["tikmix-d", "base", "_slsqp", "os", "..mixture"])
 def test_nothing_but_a_method_can_be_loaded(name):
-    with pytest.raises(ValueError, match=r"`name` must be an available mixer; got"):
+    with pytest.raises(ValueError, match=r"`mixer` must be an available mixer; got"):
         mixers.load(name)
 
 

@@ -40,7 +40,7 @@ def test_slack_in_standard_errors_lets_a_target_lose_that_much():
     strict = TikMixD(alpha=0.0, gamma=0.0)
     held_K, state = strict.step(strict.init(given.mixture), given)
     np.testing.assert_array_equal(held_K, given.mixture)
-    assert state.notes == ("no mixture improves every target; kept",)
+    assert state.notes == ("no mixture improves every target",)
     relaxed = TikMixD(alpha=0.0, gamma=0.0, pareto_slack=0.2)
     free_K, state = relaxed.step(relaxed.init(given.mixture), given)
     slack = 0.2 * np.sqrt(2 * (0.5 * 0.4) ** 2)

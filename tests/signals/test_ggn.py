@@ -262,3 +262,16 @@ def test_what_cannot_be_solved_is_refused():
     ):
         with pytest.raises(ValueError, match=f"`{next(iter(settings))}` must be"):
             ggn.Ggn(**settings)
+
+
+def test_an_optimizer_without_second_moments_is_damped_by_a_scalar():
+    model = Bigram()
+    parameters = trainable(model)
+    adamax = torch.optim.Adamax(parameters)  # betas and eps, as an Adam's groups
+    for own in parameters:
+        own.grad = torch.zeros_like(own)
+    adamax.step()
+    gradients = [[torch.ones_like(own) for own in parameters] for _ in range(2)]
+    with_it = ggn.Ggn().fit(fitting(model, WEB, optimizer=adamax))(gradients[0])
+    without = ggn.Ggn().fit(fitting(model, WEB))(gradients[1])
+    torch.testing.assert_close(with_it, without)

@@ -287,9 +287,14 @@ def test_bfloat16_gradients_are_summed_in_float32():
     )
 
 
-def test_the_progress_bar_counts_batches(capsys):
+def test_the_progress_bar_counts_batches(capsys, monkeypatch):
+    for setting, value in (("MININTERVAL", "0"), ("MINITERS", "1")):
+        monkeypatch.setenv(f"TQDM_{setting}", value)
     GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets(), progress=True)
-    assert "14/14" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "influence" in shown
+    assert all(f" {number}/14" in shown for number in range(15))
+    assert shown.endswith("\r")  # it is gone
     GroupInfluence(llama(), preconditioner="sign").measure(domains(), targets())
     assert capsys.readouterr().err == ""
 
@@ -359,11 +364,13 @@ def test_auto_is_kfac_where_the_model_is_whole():
 
 
 @pytest.mark.parametrize("fewer", ["targets", "domains"])
-@pytest.mark.parametrize("name", preconditioners.available())
+@pytest.mark.parametrize("name", [*preconditioners.available(), "ggn without an Adam"])
 def test_all_text_that_is_read_is_counted(name, fewer):
     # In forward passes: with each comes a backward pass, or, for ggn, what takes as long.
     model, read = llama(), []
     optimizer = trained(model)
+    if name == "ggn without an Adam":
+        name, optimizer = "ggn", None
     model.register_forward_pre_hook(
         lambda _, __, batch: read.append(batch["input_ids"].numel()), with_kwargs=True
     )
@@ -374,3 +381,19 @@ def test_all_text_that_is_read_is_counted(name, fewer):
     read.clear()
     assert engine.measure(few, targets(), refit=False).num_tokens == sum(read)
     assert len(read) == 5 + (4 if fewer == "domains" else 9) or name == "ggn"
+
+
+def test_where_a_new_fit_fails_the_old_one_is_not_used_again():
+    model = llama()
+    engine = GroupInfluence(model, preconditioner="kfac")
+    engine.measure(domains(), targets())
+    weight = model.lm_head.weight.data
+    kept = weight.clone()
+    weight[0] = torch.nan
+    with pytest.raises(FloatingPointError):
+        engine.measure(domains(), targets())
+    weight.copy_(kept).mul_(2)
+    fresh = GroupInfluence(model, preconditioner="kfac").measure(domains(), targets())
+    np.testing.assert_array_equal(
+        engine.measure(domains(), targets(), refit=False).values, fresh.values
+    )

@@ -95,6 +95,14 @@ def test_an_optimizer_with_moments_for_some_parameters_only_is_refused():
         fitted("adam", [parameter], optimizer)
 
 
+def test_a_second_moment_of_another_shape_is_refused():
+    # As an 8-bit or a factored one may have it.
+    parameter, optimizer = stepped(torch.optim.AdamW, [[1.0, 1.0]])
+    optimizer.state[parameter]["exp_avg_sq"] = torch.ones(1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"element by element; AdamW keeps the shape \(1,\)"):
+        fitted("adam", [parameter], optimizer)
+
+
 def test_sign_and_identity_need_no_optimizer():
     gradient = torch.tensor([-2.0, 0.0, 3.0])
     assert fitted("identity", [])([gradient])[0] is gradient

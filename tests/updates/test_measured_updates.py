@@ -153,7 +153,9 @@ def test_the_audit_reads_the_same_rows_again(tmp_path, observe):
 
 
 def test_the_audit_compares_the_last_prediction_with_what_came(tmp_path):
-    callback = run(tmp_path, every_steps=6, measurement=Measurement(tolerance=0.0))
+    targets = make_targets() | {"third": make_dataset().domains[1].heldout}
+    measurement = Measurement(tolerance=0.0)
+    callback = run(tmp_path, every_steps=6, measurement=measurement, targets=targets)
     earlier = []
     for before, record in zip(callback.updates, callback.updates[1:], strict=False):
         audit = record.audit
@@ -187,13 +189,84 @@ def test_after_a_failed_update_there_is_nothing_to_audit(tmp_path):
     assert [record.audit is None for record in callback.updates] == [True, True, True, False, False]
     failed = callback.updates[1]
     assert failed.notes[0].startswith("audit failed: 'near0', batch 0: the loss is not finite")
-    assert failed.notes[1].startswith("update failed, mixture kept")
+    assert failed.notes[1].startswith("update failed: ")
 
 
 def test_the_audit_can_be_switched_off(tmp_path):
     callback = run(tmp_path, measurement=Measurement(audit=False))
     assert all(record.audit is None for record in callback.updates)
     assert callback.plan.tokens_per_update == 12 * (4 * 8 * (1 + 1 / 8) + 2 * 8)
+
+
+def test_a_round_that_fails_lets_the_fit_go_and_the_rounds_before_it_are_counted(
+    tmp_path, monkeypatch
+):
+    measure, calls = GroupInfluence.measure, []
+
+    def fails_in_the_second_round(*args, **settings):
+        calls.append(None)
+        if len(calls) == 2:
+            raise FloatingPointError("as the test says")
+        return measure(*args, **settings)
+
+    monkeypatch.setattr(GroupInfluence, "measure", fails_in_the_second_round)
+    rounds = Measurement(num_rounds=2)
+    callback = run(tmp_path, at_steps=[8], preconditioner="identity", measurement=rounds)
+    (failed,) = callback.updates
+    assert failed.notes == ("update failed: as the test says",)
+    assert failed.influence is None
+    assert failed.num_tokens == 12 * (4 + 2) * 4
+    assert callback._updater.measurer._engine is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reads(Preconditioner):
+    side: ClassVar = "target"
+
+    @property
+    def refresh_updates(self):
+        return 3
+
+    def fit(self, fitting):
+        raise NotImplementedError
+
+    def fit_passes(self, num_batches, optimizer):
+        return 10 / num_batches
+
+    def apply_passes(self, num_batches):
+        return 1 / num_batches
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_rows", "passes"),
+    [
+        # The least is two batches of each of four rounds: a fit in one round of three updates, and
+        # two applications for each of two targets, all of them in every round.
+        (None, 64, 5 / 4 / 3 + 2 * 2 / 2),
+        (None, None, 5 / 4 / 3 + 2 * 2 / 2),
+        (None, 4, 5 / 2 / 3 + 2 * 2 / 2),  # two rounds
+        (5, 64, 10 / 4 / 3 + 2 * 2 / 1),
+    ],
+)
+def test_what_a_preconditioner_reads_is_planned_at_its_most(batch_size, num_rows, passes):
+    settings = Measurement(batch_size=batch_size, audit=False)
+    measurer = Measurer(
+        settings, make_dataset().domains, make_targets(), preconditioner=_Reads(), progress=False
+    )
+    parts = measurer.parts(num_rows)
+    assert [part.extra_passes for part in parts] == pytest.approx([passes] * 4 + [0] * 2)
+
+
+def test_an_optimizer_that_turns_out_to_be_no_adam_stops_training_after_its_first_step(tmp_path):
+    dataset, model = make_dataset(), make_model()
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), every_steps=8, preconditioner="adam", progress=False
+    )
+    trainer = make_trainer(dataset, callback, make_arguments(tmp_path), model)
+    trainer.optimizer = torch.optim.Adamax(model.parameters())  # betas and eps, no exp_avg_sq
+    with pytest.raises(ValueError, match=r"needs an optimizer of the Adam family.*got Adamax"):
+        trainer.train()
+    assert trainer.state.global_step == 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,7 @@ def test_notes_say_what_the_guard_did():
     verdict, *_ = judge(measurement(rng), np.full(6, 1 / 6))
     assert verdict._replace(step=0.62).note == "62% of the move, as far as fresh text bears it out"
     kept = verdict._replace(promised=0.5, confirmed=-0.01, stderr=0.2, step=0.0)
-    assert kept.note == ("signal below its noise (gain -0.010 ± 0.200, 0.500 promised); kept")
+    assert kept.note == ("signal below its noise (gain -0.010 ± 0.200, 0.500 promised)")
 
 
 @pytest.mark.parametrize("value", [True, "1.0", None, np.True_, [1.0]])

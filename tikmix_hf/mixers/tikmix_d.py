@@ -91,9 +91,9 @@ class Solution:
         if self.slack > 0:
             notes.append(f"constraints exclude the mixture in force; Pareto slack {self.slack:.1e}")
         if self.kept and self.improvable:
-            notes.append("the mixture in force is the optimum; kept")
+            notes.append("the mixture in force is the optimum")
         if not self.improvable:
-            notes.append("no mixture improves every target; kept")
+            notes.append("no mixture improves every target")
         return tuple(notes)
 
 

@@ -105,10 +105,11 @@ class GroupInfluence:
         """
         started = time.perf_counter()
         num_batches = check_batches(domain_batches, target_batches)
+        hidden = not progress or distributed.rank() > 0
         with (
             gradients.undisturbed(self.model),
             ExitStack() as stack,
-            tqdm(total=num_batches, disable=not progress or distributed.rank() > 0) as bar,
+            tqdm(total=num_batches, desc="influence", leave=False, disable=hidden) as bar,
         ):
             with distributed.FailTogether():
                 passes = open_passes(self.model, self.parameters)
@@ -116,6 +117,7 @@ class GroupInfluence:
             stack.enter_context(passes.undisturbed())
             fits = refit or self._apply is None
             if fits:
+                self._apply = None  # two fits are never held, nor an old one used where a new fails
                 self._apply = self._fit(passes, domain_batches)
             assert self._apply is not None
             pairing = Pairing(
@@ -153,11 +155,12 @@ class GroupInfluence:
         fit_tokens = 0.0
         if fits:
             text = list(zip(lengths_K, tokens_K, strict=True))
-            fit_tokens = sum(own.fit_passes(length) * tokens for length, tokens in text)
+            fit_tokens = sum(
+                own.fit_passes(length, self.optimizer) * tokens for length, tokens in text
+            )
             self._apply_tokens = sum(own.apply_passes(length) * tokens for length, tokens in text)
-        # What is held is preconditioned whole and by one half, or, on domains, by both.
-        fewer = min(len(found.targets_J), len(found.domains_K))
-        num_applied = 2 * fewer if own.side == "target" else 3 * len(found.domains_K)
+        # What is held is preconditioned whole and by one half.
+        num_applied = 2 * min(len(found.targets_J), len(found.domains_K))
         return fit_tokens + num_applied * self._apply_tokens
 
     def _fit(self, passes: Passes, domain_batches: Mapping[str, Batches]) -> Apply:

@@ -27,7 +27,7 @@ from tikmix_hf.signals.passes import open_passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.signals.selection import ALL, check_selection
 from tikmix_hf.updates.heldout import Collator, HeldoutBatches, Portion, in_batches
-from tikmix_hf.updates.plan import FORWARD_ONLY, MOST_ROWS, Part
+from tikmix_hf.updates.plan import FORWARD_ONLY, LEAST_ROWS, Part
 
 # Shape letters: J targets, R rounds.
 
@@ -89,6 +89,8 @@ class Measurer:
     Attributes:
         num_rows: rows of each part an update measures; to be set before the first.
         per_device: rows in a batch of the training; to be set before the first update.
+        progress: show a bar.
+        num_tokens: read so far in rounds that went well.
     """
 
     def __init__(
@@ -106,13 +108,20 @@ class Measurer:
         self.preconditioner = preconditioner
         # An unknown name fails here; whether the model is sharded is known at `check`.
         self._chosen = preconditioners.choose(preconditioner, sharded=False)
+        self._optimizer: Any = None
         self.num_rows = self.per_device = 1
+        self.num_tokens = 0
         self._engine: GroupInfluence | None = None
 
-    def parts(self) -> tuple[Part, ...]:
-        """What measuring the K domains and J targets costs, at the most."""
+    def parts(self, num_rows: int | None) -> tuple[Part, ...]:
+        """What measuring the K domains and J targets costs, at the most.
+
+        Args:
+            num_rows: rows of each that an update measures; None where that is still open.
+        """
+        num_rounds = self._num_rounds(LEAST_ROWS if num_rows is None else num_rows)
         sides = (
-            (self.domains, self._preconditioner_passes()),
+            (self.domains, self._preconditioner_passes(num_rounds)),
             (self.targets, FORWARD_ONLY * self.settings.audit),
         )
         return tuple(
@@ -125,16 +134,19 @@ class Measurer:
             for rows in parts.values()
         )
 
-    def _preconditioner_passes(self) -> float:
+    def _preconditioner_passes(self, num_rounds: int) -> float:
         """What the preconditioner reads of a domain's rows of an update, in passes over them.
 
         A fit reads text of the first round; what is applied in every round reads that text again.
         """
-        own, num_rounds = self._chosen, self._num_rounds(MOST_ROWS)
-        num_batches = 1 if self.settings.batch_size else self._usual_batches()
+        own = self._chosen
+        least = 1 if self.settings.batch_size else self._usual_batches()
+        # Whole batches are read, of which a share of few may be more than the same of many.
+        lengths = range(least, 2 * least + 2)
+        fit_passes = max(own.fit_passes(length, self._optimizer) for length in lengths)
+        apply_passes = max(own.apply_passes(length) for length in lengths)
         num_applied = 2 * min(len(self.domains), len(self.targets))
-        fitting = own.fit_passes(num_batches) / num_rounds / own.refresh_updates
-        return fitting + num_applied * own.apply_passes(num_batches)
+        return fit_passes / num_rounds / own.refresh_updates + num_applied * apply_passes
 
     @property
     def warning(self) -> str | None:
@@ -155,17 +167,18 @@ class Measurer:
         )
 
     def check(self, model: nn.Module, optimizer: Any) -> None:
-        """Refuses before training what no update could measure.
+        """Refuses what no update could measure.
 
         Args:
             model: the live model.
-            optimizer: the live optimizer; it need not have stepped.
+            optimizer: the live optimizer; before its first step it cannot tell all.
 
         Raises:
             ValueError: names `parameters`, `preconditioner` or `model`, and the mend.
         """
         passes = open_passes(model, self.settings.parameters)
         self._chosen = preconditioners.choose(self.preconditioner, sharded=passes.sharded)
+        self._optimizer = optimizer
         self._chosen.check(sharded=passes.sharded, optimizer=optimizer)
 
     def portions(self, update: int) -> tuple[Portion, ...]:
@@ -200,12 +213,14 @@ class Measurer:
                 offload=self.settings.offload,
             )
         refresh = self._engine.preconditioner.refresh_updates
-        return self._engine.measure(
+        matrix = self._engine.measure(
             self._batches(self.domains, portion),
             self._batches(self.targets, portion),
             refit=portion.round == 0 and portion.update % refresh == 0,
             progress=self.progress,
         )
+        self.num_tokens += matrix.num_tokens
+        return matrix
 
     def release(self) -> None:
         """Drops a fit that serves one update alone, and its memory."""

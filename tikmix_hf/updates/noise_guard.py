@@ -67,7 +67,7 @@ class Verdict(NamedTuple):
         if self.step == 0:
             return (
                 f"signal below its noise (gain {self.confirmed:.3f} ± {self.stderr:.3f}, "
-                f"{self.promised:.3f} promised); kept"
+                f"{self.promised:.3f} promised)"
             )
         return f"{self.step:.0%} of the move, as far as fresh text bears it out"
 

@@ -103,14 +103,14 @@ class MixtureUpdater:
 
     def update(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord:
         """Audits, measures, steps the mixer and announces its mixture."""
-        interval = self._close_interval(step)
+        interval, read_before = self._close_interval(step), self.measurer.num_tokens
         mixture_K = self.dataset.schedule.segments[-1].mixture
         audit = rounds = None
         decision = Decision(mixture_K, mixture_K, self._mixer_state, (), None)
         notes: list[str] = []
         with self._forgiving(step, "audit failed", notes):
             audit = self._auditor.settle(model, interval.realised)
-        with self._forgiving(step, "update failed, mixture kept", notes):
+        with self._forgiving(step, "update failed", notes):
             rounds = self._measure(step, mixture_K, model, optimizer)
             decision = self._decide(step, mixture_K, rounds)
         self._mixer_state = decision.state
@@ -123,7 +123,7 @@ class MixtureUpdater:
         self.influence = matrix or self.influence
         self._auditor.predict(step, self._num_updates, rounds)
         self._num_updates += 1
-        num_tokens = self._auditor.num_tokens + (0 if matrix is None else matrix.num_tokens)
+        num_tokens = self._auditor.num_tokens + self.measurer.num_tokens - read_before
         self._measured_tokens += num_tokens
         return self._record(
             step,
@@ -168,14 +168,15 @@ class MixtureUpdater:
                 lambda: would_propose(self.mixer, self._mixer_state, signals), (ValueError,)
             )
 
-        rounds = measure_in_rounds(
-            lambda number: self.measurer.measure(model, optimizer, portions[number]),
-            follows,
-            num_rounds=len(portions),
-            tolerance=self.measurer.settings.tolerance,
-        )
-        self.measurer.release()
-        return rounds
+        try:
+            return measure_in_rounds(
+                lambda number: self.measurer.measure(model, optimizer, portions[number]),
+                follows,
+                num_rounds=len(portions),
+                tolerance=self.measurer.settings.tolerance,
+            )
+        finally:
+            self.measurer.release()
 
     def _decide(self, step: int, mixture_K: NDArray[np.float64], rounds: Rounds | None) -> Decision:
         """Steps the mixer on rank 0; every rank gets its answer, or its error."""

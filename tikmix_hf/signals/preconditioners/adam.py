@@ -23,6 +23,9 @@ from tikmix_hf import distributed
 from tikmix_hf.checks import check_positive
 from tikmix_hf.signals.preconditioners.base import Apply, Fitting, Preconditioner, Side
 
+MOMENT = frozenset({"exp_avg_sq", "step"})
+"""What Adam keeps of a parameter, as far as it is read."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adam(Preconditioner):
@@ -96,11 +99,14 @@ def check_adam(optimizer: Any, name: str) -> None:
 
 
 def is_adam(optimizer: Any) -> bool:
-    """Whether an optimizer, if there is one, keeps or will keep two moments."""
+    """Whether an optimizer, if there is one, keeps a second moment, or looks as if it will."""
+    if optimizer is None:
+        return False
+    states = [state for state in bare(optimizer).state.values() if state]
+    if states:
+        return all(set(state) >= MOMENT for state in states)
     # Before the first step there is no state, but Adam's groups have betas and eps; Lion's no eps.
-    return optimizer is not None and all(
-        {"betas", "eps"} <= set(group) for group in optimizer.param_groups
-    )
+    return all({"betas", "eps"} <= set(group) for group in optimizer.param_groups)
 
 
 def bare(optimizer: torch.optim.Optimizer | AcceleratedOptimizer) -> torch.optim.Optimizer:
@@ -141,7 +147,7 @@ def second_moments(
                 _no_adam(f"needs every trainable parameter in {kind}; one is not in it")
             )
         state = optimizer.state.get(parameter, {})  # [] would make an entry
-        if "betas" not in groups[parameter] or (state and not {"exp_avg_sq", "step"} <= set(state)):
+        if "betas" not in groups[parameter] or (state and not set(state) >= MOMENT):
             raise ValueError(
                 _no_adam(f"needs an optimizer with `exp_avg_sq` and `step`; {kind} keeps none")
             )
@@ -168,4 +174,4 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _no_adam(fact: str) -> str:
-    return f'an Adam preconditioner {fact}. Use preconditioner="sign", which needs no optimizer.'
+    return f'Adam\'s second moment {fact}. Use preconditioner="sign", which needs no optimizer.'

@@ -75,12 +75,12 @@ class Preconditioner(ABC):
                 'is sharded (FSDP2 or ZeRO-3). Use preconditioner="sign".'
             )
 
-    def fit_passes(self, num_batches: int) -> float:
+    def fit_passes(self, num_batches: int, optimizer: Any) -> float:
         """Forward and backward passes that a fit takes over a domain's text of so many batches."""
         return 0.0
 
     def apply_passes(self, num_batches: int) -> float:
-        """The same for each gradient that the fit is applied to."""
+        """The same for each gradient that it is applied to, which only linear ones may ask for."""
         return 0.0
 
     @abstractmethod

@@ -30,6 +30,7 @@ from tikmix_hf import distributed
 from tikmix_hf.checks import check_count, check_positive
 from tikmix_hf.signals.gradients import precision
 from tikmix_hf.signals.preconditioners._gauss_newton import (
+    NUM_PROBES,
     PASSES_PER_PRODUCT,
     GaussNewton,
     check_attention,
@@ -52,7 +53,7 @@ class Ggn(ReadsText):
     reads_optimizer: ClassVar[bool] = True
 
     num_products: int = 12
-    """Products with G per target."""
+    """Products with G for each gradient: a target's, and that of half its text."""
     horizon_steps: float = 20.0
     """Optimizer steps that the influence looks ahead, > 0; with an Adam."""
     damping: float = 0.1
@@ -65,6 +66,11 @@ class Ggn(ReadsText):
         check_positive("damping", self.damping)
         check_positive("horizon_steps", self.horizon_steps)
         check_count("num_products", self.num_products)
+
+    def fit_passes(self, num_batches: int, optimizer: Any) -> float:
+        """Of the probes, which Adam's damping does without."""
+        num_probes = 0 if is_adam(optimizer) else NUM_PROBES
+        return num_probes * PASSES_PER_PRODUCT * self.share_read(num_batches)
 
     def apply_passes(self, num_batches: int) -> float:
         """Of each product."""
@@ -191,6 +197,8 @@ def _learning_rates(fitting: Fitting) -> list[float]:
     if min(rates) <= 0:
         raise ValueError(
             f"`preconditioner` 'ggn' looks ahead with the optimizer's learning rate, which must be "
-            f"positive; got {min(rates)}. Measure after the warm-up's start."
+            f"positive; got {min(rates)}. Measure after the first step of a warm-up and before the "
+            "end of a schedule that falls to 0, where a run's last checkpoint is; or use "
+            'preconditioner="sign".'
         )
     return rates

@@ -15,6 +15,7 @@ without their corrected eigenvalues).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ class Kfac(ReadsText):
         """How many updates one fit serves."""
         return self.refresh_every
 
-    def fit_passes(self, num_batches: int) -> float:
+    def fit_passes(self, num_batches: int, optimizer: Any) -> float:
         """One over the share."""
         return self.share_read(num_batches)
 
