@@ -82,10 +82,23 @@ def test_the_scale_of_a_prediction_does_not_matter():
     assert second.spearman == first.spearman
 
 
-def test_one_target_or_no_order_has_no_correlation_and_does_not_count():
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_one_or_two_targets_have_no_correlation_and_do_not_count(num_targets):
+    # Of two, whatever happens, the order is as predicted or its opposite: 1 or -1.
+    (few, correlations), *_ = interval(np.random.default_rng(4), num_targets=num_targets)
+    assert (few.spearman, few.correlation, few.num_intervals, few.note) == (None, None, 0, None)
+    assert correlations == ()
+    assert not {"spearman", "correlation"} & set(few.scalars())
+
+
+def test_three_targets_have_a_correlation():
+    (comparison, correlations), *_ = interval(np.random.default_rng(4), num_targets=3)
+    assert comparison.spearman == pytest.approx(1)
+    assert correlations == pytest.approx((1.0,))
+
+
+def test_no_order_has_no_correlation_and_does_not_count():
     rng = np.random.default_rng(4)
-    (alone, correlations), *_ = interval(rng, num_targets=1)
-    assert (alone.spearman, alone.correlation, alone.note, correlations) == (None, None, None, ())
     flat, correlations = compare(
         prediction(np.ones((4, 1)), np.ones((1, 4))), rng.normal(size=(1, 4)), [1.0], (0.5,)
     )

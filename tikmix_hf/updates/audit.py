@@ -10,7 +10,8 @@ Influence knows no step length, so only the order of the targets, or differences
 can be compared. Both sides are standardised within an interval (mean 0, population standard
 deviation 1 over targets); the correlation so far is Pearson's over all standardised pairs of all
 intervals. Since each interval has the same J pairs of mean 0 and variance 1, that is the mean of
-the intervals' own correlations, which is how it is computed.
+the intervals' own correlations, which is how it is computed. Of two targets it would be 1 or -1
+whatever happened, so nothing is said of fewer than three.
 
 It compares targets, not domains: a target that is easy to learn is predicted and seen to gain more,
 whatever the mixture. A low correlation therefore says more than a high one.
@@ -31,6 +32,9 @@ from scipy.stats import rankdata
 from tikmix_hf.updates.heldout import Portion
 
 Array = NDArray[np.float64]
+
+# Two standardised values are always 1 and -1.
+_LEAST_TARGETS = 3
 
 
 class Prediction(NamedTuple):
@@ -73,7 +77,7 @@ class Comparison:
     realised: Array
     """(J,) by how many nats per token the loss fell."""
     spearman: float | None
-    """Rank correlation over targets; None where one side has no order or J < 2."""
+    """Rank correlation over targets; None where one side has no order or J < 3."""
     correlation: float | None
     """Of this run's intervals so far, this one included; None before the first that has one."""
     num_intervals: int
@@ -124,11 +128,11 @@ def compare(
         The comparison, and `earlier` with this interval's correlation, if it has one.
 
     Example:
-        Two targets, one domain; the second was to gain more, and did.
+        Three targets, one domain; each gained as much more than the last as it was to.
 
-        >>> made = Prediction(0, ("a", "b"), ((1.0,), (3.0,)), ((5.0, 5.0),), ())
-        >>> compare(made, [[4.9, 4.0]], [1.0], (-1.0,))[0].note
-        'audit: predicted order of targets r = 0.00 over 2 intervals'
+        >>> made = Prediction(0, ("a", "b", "c"), ((1.0,), (2.0,), (3.0,)), ((5.0, 5.0, 5.0),), ())
+        >>> compare(made, [[4.5, 4.0, 3.5]], [1.0], (0.5,))[0].note
+        'audit: predicted order of targets r = 0.75 over 2 intervals'
     """
     predicted_J = np.array(prediction.influence) @ np.asarray(mixture_K, np.float64)
     # Rounds may differ in tokens; the same mean is taken on both sides.
@@ -148,7 +152,9 @@ def compare(
 
 
 def pearson(first_J: Array, second_J: Array) -> float | None:
-    """Correlation; None where one side is constant or has fewer than two entries."""
+    """Correlation; None where one side is constant or has fewer than three entries."""
+    if len(first_J) < _LEAST_TARGETS:
+        return None
     first_J, second_J = standardised(first_J), standardised(second_J)
     if not (first_J.any() and second_J.any()):
         return None
