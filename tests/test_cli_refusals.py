@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from tiny_recipe import BLOCK, make_model, make_tiny, make_tokenizer, run
-from transformers import PreTrainedConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 from tikmix_hf import cli
 from tikmix_hf.commands import pretrained
@@ -30,20 +30,28 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
     ("words", "message"),
     [
         (["--weights", "1", "2"], "`--weights` must be one number for each of 1 models; got 2"),
-        (["--mixers", "tikmix_x"], "must be an available mixer; got 'tikmix_x'. Did you mean"),
+        (["--mixers", "tikmix_x"], "`mixer` must be an available mixer; got 'tikmix_x'. Did"),
         (["--preconditioner", "sgn"], "got 'sgn'"),
         (
             ["--preconditioner", "sign", "--preconditioner_settings", '{"damping": 1}'],
             "settings of Sign (none); got damping",
         ),
         (["--preconditioner_settings", '{"damping": 1}'], "`preconditioner` by name; it is 'auto'"),
-        (["--preconditioner_settings", "{damping"], "must be JSON on the command line"),
+        (["--preconditioner_settings", "{damping"], "such as {\"damping\": 0.2}; got '{damping'"),
+        (
+            ["--mixture", '{"words": .5}'],
+            "breaks at character 11 (Expecting value). Write 0.5, not",
+        ),
+        (["--mixture", "{'words': 1}"], 'such as {"web": 0.7, "code": 0.3}; got'),
+        (["--mixture", "{'words': 1}"], "breaks at character 2"),
+        (["--mixture", "{}"], "`mixture` must"),
         (["--mixture", "even"], "`mixture` must be 'natural', 'uniform'"),
         (["--mixture", "no/such.json"], "no/such.json is none"),
         (["--mixture", '{"word": 1.0}'], "Did you mean 'words'?"),
         (["--num_rows", "1"], "`num_rows` must give each of 2 rounds a row; got 1"),
         (["--num_rows", "900", "--num_rounds", "900"], "`num_rounds` must be at most"),
         (["--parameters", "("], "`parameters` must be"),
+        (["--parameters", "last 3 blocks"], "has 2; got 'last 3 blocks'"),
         (["--dtype", "int8"], "`--dtype` must be one of"),
         (["--device", "abacus"], "`--device` must be cpu, cuda"),
         (["--preconditioner", "adam"], "has none. Use --preconditioner sign, which reads none"),
@@ -148,6 +156,34 @@ def test_a_model_that_does_not_fit_is_refused(tiny, tmp_path, capsys, kind, mess
     assert "Traceback" not in error
     assert len(error.splitlines()) == 1
     assert re.search(message, error), error
+
+
+def test_text_of_a_larger_vocabulary_than_the_embedding_is_refused(tiny):
+    num_entries = len(tiny.tokenizer)
+
+    def check(vocab_size):
+        config = LlamaConfig(vocab_size=vocab_size)
+        model = pretrained.Pretrained("small", None, config, None)
+        pretrained.check_fits(model, None, tiny.tokenizer, block_size=BLOCK)
+
+    check(num_entries)
+    check(num_entries + 1)  # embeddings are often padded
+    sizes = rf"small .*\({num_entries - 1} entries\) .*\({num_entries}\)"
+    with pytest.raises(ValueError, match=sizes):
+        check(num_entries - 1)
+
+
+def test_what_the_hub_cannot_bring_is_named(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run(tiny, tmp_path / "out", models=("nobody/no-model",)) == 2
+    assert "`--model` nobody/no-model cannot be read: We couldn't" in capsys.readouterr().err
+    away = pretrained.Pretrained("nobody/no-model", None, LlamaConfig(), None)
+    with pytest.raises(OSError, match="`--model` nobody/no-model cannot be read"):
+        pretrained.load_tokenizer(away)
+    with pytest.raises(OSError, match="`--model` nobody/no-model cannot be read"):
+        pretrained.load_model(away, dtype="auto", device=torch.device("cpu"))
+    with pytest.raises(OSError, match="`tokenizer_name_or_path` nobody/no-words cannot be read"):
+        pretrained.load_named_tokenizer("nobody/no-words")
 
 
 def test_the_embedded_corpus_asks_for_a_model_with_its_vocabulary(tiny, tmp_path, capsys):

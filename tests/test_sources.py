@@ -61,6 +61,13 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(
         sources.load(data, tokenizer, seed=0)
 
 
+@pytest.mark.parametrize("empty", [{}, ""], ids=repr)
+def test_an_empty_mixture_is_refused_and_a_missing_one_is_natural(empty):
+    with pytest.raises(ValueError, match=rf"`mixture` must .*; got {empty!r}\. Leave the key out"):
+        sources.read_mixture(empty)
+    assert sources.read_mixture(None) == "natural"
+
+
 def test_each_of_several_paths_must_be_there(tmp_path, tokenizer):
     (tmp_path / "a.jsonl").write_text(GOOD)
     paths = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]

@@ -101,6 +101,15 @@ class MixtureArguments:
 TOPICS = (ModelArguments, DataArguments, MixtureArguments, TrainingArguments)
 
 
+# What these look like in JSON; the others are sources by name.
+_JSON_FORMS = {
+    "mixture": '{"web": 0.7, "code": 0.3}',
+    "mixer_settings": '{"gamma": 0.5}',
+    "preconditioner_settings": '{"damping": 0.2}',
+    "model_config": '{"model_type": "llama"}',
+}
+
+
 class Recipe(NamedTuple):
     """What a recipe says, without its training arguments."""
 
@@ -179,14 +188,16 @@ def parse_json(argument: str, text: str) -> Any:
     """Returns what a word of the command line says in JSON.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON; says where, and what it would look like.
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as err:
+        form = _JSON_FORMS.get(argument, '{"web": {"path": "web.jsonl"}}')
         raise ValueError(
-            f'`{argument}` must be JSON on the command line, such as {{"web": 0.7, "code": 0.3}}; '
-            f"got {text!r}."
+            f"`{argument}` must be JSON on the command line, such as {form}; got {text!r}, which "
+            f"breaks at character {err.pos + 1} ({err.msg}). Write 0.5, not .5, and names in "
+            "double quotes."
         ) from err
 
 

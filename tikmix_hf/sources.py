@@ -103,11 +103,21 @@ def read_mixture(
 ) -> Mapping[str, float] | str | MixtureSchedule:
     """Returns what a recipe calls its mixture; the file of a schedule is read.
 
+    Args:
+        mixture: None, where the recipe names none, is the natural mixture.
+
     Raises:
-        ValueError: the file is not there, or is no schedule.
+        ValueError: it is empty; the file is not there, or is no schedule.
     """
+    if mixture is None:
+        return "natural"
+    if not mixture:
+        raise ValueError(
+            "`mixture` must be a word, a schedule's .json file or shares, such as {web: 0.7, "
+            f"code: 0.3}}; got {mixture!r}. Leave the key out for the natural mixture."
+        )
     if not (isinstance(mixture, str) and mixture.endswith(".json")):
-        return mixture or "natural"
+        return mixture
     if not Path(mixture).is_file():
         raise ValueError(f"`mixture` must be the file of a schedule; {mixture} is none.")
     return MixtureSchedule.load(mixture)

@@ -31,8 +31,21 @@ def test_the_last_blocks_are_counted_from_the_output(model):
     assert all(".1." in name for name in last)
     both = names(model, "last 2 blocks")
     assert set(last) < set(both)
-    assert names(model, "last 9 blocks") == both
     assert not any("embed" in name or "wte" in name for name in both)
+
+
+@pytest.mark.parametrize("model", [llama(), gpt2()], ids=["llama", "gpt2"])
+def test_more_blocks_than_there_are_is_refused(model):
+    with pytest.raises(
+        ValueError, match=r"`parameters` must .* has 2; got 'last 3 blocks'\. Write"
+    ):
+        select_parameters(model, "last 3 blocks")
+
+
+def test_blocks_that_are_not_trained_are_there_all_the_same():
+    model = llama()
+    model.model.layers[1].requires_grad_(False)
+    assert names(model, "last 2 blocks") == names(model, r"layers\.0\.")
 
 
 def test_a_regular_expression_is_searched_in_names():

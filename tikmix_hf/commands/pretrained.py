@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,8 @@ def describe(name: str) -> Pretrained:
         OSError: the Hub has no such model, or cannot be reached.
     """
     folder = locate(name)
-    config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
+    with _naming("--model", name):
+        config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
     step = None
     if folder is not None and (folder / "trainer_state.json").is_file():
         step = json.loads((folder / "trainer_state.json").read_text("utf-8"))["global_step"]
@@ -81,20 +83,40 @@ def describe(name: str) -> Pretrained:
 
 
 def load_tokenizer(model: Pretrained) -> PreTrainedTokenizerBase | None:
-    """Loads a model's own tokenizer; None where its folder has none."""
+    """Loads a model's own tokenizer; None where its folder has none.
+
+    Raises:
+        OSError: as `load_named_tokenizer`.
+    """
     folder = model.folder
     if folder is not None and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         return None
-    return load_named_tokenizer(str(folder or model.name))
+    return load_named_tokenizer(str(folder or model.name), argument="--model")
 
 
-def load_named_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_named_tokenizer(
+    name: str, *, argument: str = "tokenizer_name_or_path"
+) -> PreTrainedTokenizerBase:
     """Loads a tokenizer of the Hub or a folder.
 
+    Args:
+        name: where it is.
+        argument: what the error calls `name`.
+
     Raises:
-        OSError: it is not there.
+        OSError: it is not there, or the Hub cannot be reached.
     """
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    with _naming(argument, name):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+@contextmanager
+def _naming(argument: str, name: str) -> Iterator[None]:
+    """Says what it was that could not be read: a library may speak of the connection alone."""
+    try:
+        yield
+    except OSError as err:
+        raise OSError(f"`{argument}` {name} cannot be read: {err}") from err
 
 
 def check_fits(
@@ -161,15 +183,17 @@ def load_model(model: Pretrained, *, dtype: str, device: torch.device) -> PreTra
         device: where they go.
 
     Raises:
-        OSError: there are no safetensors in a repository of the Hub, or no weights in a folder.
+        OSError: there are no safetensors in a repository of the Hub, or no weights in a folder; or
+            the Hub cannot be reached.
     """
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model.folder or model.name,
-        dtype=dtype,
-        trust_remote_code=False,
-        # A folder's .bin file is read too, by a loader that admits tensors alone.
-        use_safetensors=True if model.folder is None else None,
-    )
+    with _naming("--model", model.name):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.folder or model.name,
+            dtype=dtype,
+            trust_remote_code=False,
+            # A folder's .bin file is read too, by a loader that admits tensors alone.
+            use_safetensors=True if model.folder is None else None,
+        )
     return loaded.to(device)  # pyright: ignore[reportArgumentType]
 
 

@@ -42,7 +42,7 @@ def load(name: str) -> type[Mixer[Any]]:
     if name not in available():
         near = difflib.get_close_matches(name, available(), n=1)
         mend = f"Did you mean {near[0]!r}?" if near else f"Choose from: {', '.join(available())}."
-        raise ValueError(f"`name` must be an available mixer; got {name!r}. {mend}")
+        raise ValueError(f"`mixer` must be an available mixer; got {name!r}. {mend}")
     module = _module(name)
     (mixer,) = (
         member

@@ -8,6 +8,7 @@ the memory of its gradients; how much accuracy it costs is measured in `eval/inf
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -44,7 +45,8 @@ def select_parameters(model: nn.Module, selection: str = ALL) -> list[nn.Paramet
             expression that is searched in parameter names.
 
     Raises:
-        ValueError: if nothing is trainable, or nothing trainable is named.
+        ValueError: if nothing is trainable, nothing trainable is named, or the model has fewer
+            blocks than N.
     """
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -65,10 +67,27 @@ def _chosen(model: nn.Module, names: list[str], selection: str) -> set[str]:
     if selection == HEAD:
         return _head(model)
     if match := _LAST_BLOCKS.fullmatch(selection):
-        blocks = {name: int(found[1]) for name in names if (found := _BLOCK.search(f".{name}"))}
+        _check_blocks(model, selection, int(match[1]))
+        blocks = _blocks(names)
         first = max(blocks.values(), default=-1) + 1 - int(match[1])
         return {name for name, block in blocks.items() if block >= first}
     return {name for name in names if re.search(selection, name)}
+
+
+def _check_blocks(model: nn.Module, selection: str, num_wanted: int) -> None:
+    """Refuses more blocks than there are, trained or not; a model without any names nothing."""
+    blocks = _blocks(name for name, _ in model.named_parameters())
+    num_blocks = max(blocks.values(), default=-1) + 1
+    if num_wanted > num_blocks > 0:
+        raise ValueError(
+            f"`parameters` must name blocks of the model, which has {num_blocks}; got "
+            f"{selection!r}. Write 'last {num_blocks} blocks', or {ALL!r}."
+        )
+
+
+def _blocks(names: Iterable[str]) -> dict[str, int]:
+    """The number of its block, of each name that belongs to one."""
+    return {name: int(found[1]) for name in names if (found := _BLOCK.search(f".{name}"))}
 
 
 def _head(model: nn.Module) -> set[str]:
