@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy import stats
 from tiny_recipe import BLOCK, ROUNDS, ROWS, make_tiny, run
 from transformers import (
     AutoModelForCausalLM,
@@ -267,3 +268,27 @@ def test_several_checkpoints_are_weighted_in_units_of_their_own(tiny, tmp_path):
     )
     again = dry_run.aggregate([first, louder], [1, 3], q)
     np.testing.assert_allclose(again.values, mean.values, rtol=1e-9)
+
+
+def test_the_errors_of_several_checkpoints_add_as_if_they_agreed():
+    q = np.array([0.2, 0.3, 0.5])
+    errors = {"domain_stderr": (0.2, 0.5), "target_stderr": (0.7, 0.1)}
+    both = [
+        dataclasses.replace(
+            noisy_matrix(noise), **{n: np.full((2, 3), e[c]) for n, e in errors.items()}
+        )
+        for c, noise in enumerate((0.1, 0.4))
+    ]
+    mean = dry_run.aggregate(both, [1, 3], q)
+    units = [np.abs(matrix.centred(q)).max(axis=1, keepdims=True) for matrix in both]
+    for name, (first, second) in errors.items():
+        expected = 0.25 * first / units[0] + 0.75 * second / units[1] + np.zeros((2, 3))
+        np.testing.assert_allclose(getattr(mean, name), expected)
+
+
+def test_the_error_of_a_gain_is_that_of_a_mean_over_rounds():
+    matrix, q, w = noisy_matrix(1.5), np.array([0.2, 0.3, 0.5]), np.array([0.6, 0.3, 0.1])
+    gained_RJ = matrix.rounds @ (w - q) / np.abs(matrix.centred(q)).max(axis=1)
+    gains = proposals.gains(matrix, q, w)
+    np.testing.assert_allclose(gains.values, gained_RJ.mean(axis=0))
+    np.testing.assert_allclose(gains.stderr, stats.sem(gained_RJ, axis=0))

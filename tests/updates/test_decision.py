@@ -177,7 +177,21 @@ def test_less_than_two_rounds_cannot_be_guarded_and_that_is_said(known):
     assert decision.notes == ("as asked", "one round of text, so no noise guard")
 
 
-def test_a_mixer_that_moves_nothing_or_asks_for_no_influence_is_not_guarded():
+@dataclass(frozen=True, kw_only=True)
+class _AsksForLosses(_MostHelpful):
+    requires: ClassVar[frozenset[str]] = frozenset({"train_losses"})
+
+
+def test_a_mixer_that_asks_for_no_influence_is_not_guarded():
+    measured = contradicting_rounds()  # of a move by influence, nothing would be left
+    mixer = _AsksForLosses()
+    decision = decide(mixer, _Asked(), signals(measured), stacked(measured), num_errors=1.0)
+    assert (decision.verdict, decision.notes) == (None, ("as asked",))
+    np.testing.assert_array_equal(decision.mixture, decision.proposal)
+    assert not np.array_equal(decision.mixture, signals(measured).mixture)
+
+
+def test_a_mixer_that_moves_nothing_is_not_guarded():
     measured = rounds(1.0)
     static = mixers.load("static")()
     decision = decide(
