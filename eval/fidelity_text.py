@@ -6,6 +6,7 @@ for each target the rows that a real run is judged by, and others that influence
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,6 +39,13 @@ class Text(NamedTuple):
     """To measure on."""
     judged: dict[str, Tensor]
     """JUDGED_ROWS per repetition to judge real runs by; none is in `target_pools`."""
+
+    def fingerprint(self) -> str:
+        """Tells texts apart: of all that is measured on, and so of the tokenizer, too."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, rows_NT in {**self.domain_pools, **self.target_pools}.items():
+            digest.update(name.encode() + rows_NT.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load() -> Text:

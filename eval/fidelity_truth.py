@@ -73,7 +73,11 @@ def build(size: str, seed: int) -> tuple[LlamaForCausalLM, torch.optim.AdamW]:
 
 
 def checkpoint(setting: Setting, text: Text) -> tuple[LlamaForCausalLM, torch.optim.AdamW]:
-    """The model and optimizer at the checkpoint, read or trained."""
+    """The model and optimizer at the checkpoint, read or trained.
+
+    Raises:
+        ValueError: the checkpoint was trained on other text.
+    """
     model, optimizer = build(setting.size, setting.seed)
     path = setting.folder / "checkpoint.pt"
     if not path.exists():
@@ -83,9 +87,15 @@ def checkpoint(setting: Setting, text: Text) -> tuple[LlamaForCausalLM, torch.op
             train_step(model, optimizer, rows, step)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, unfinished)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state | {"text": text.fingerprint()}, unfinished)
         unfinished.rename(path)
     state = torch.load(path, weights_only=True)
+    if state["text"] != text.fingerprint():
+        raise ValueError(
+            f"{path} was trained on other text: the embedded corpus is what an installation "
+            "carries. Pass another --folder, or run in the environment that trained it."
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return model, optimizer

@@ -57,7 +57,7 @@ def report(folder: Path, data: Sources, results: dict[str, Any], console: Consol
             folder / "influence.png",
         )
     audited = [record for record in records if record["audit"]]
-    if any(len(record["audit"]["predicted"]) > 1 for record in audited):
+    if any(len(record["audit"]["predicted"]) > 2 for record in audited):
         plots.plot_audit(audited, folder / "audit.png")
     if len(results) > 1:
         # The control comes first: the picture shows how far the others are from it.

@@ -317,3 +317,11 @@ def test_a_linear_influence_adds_up_exactly_over_the_same_rows(text, setting):
     result = additivity.correlations(values_JK, measured_JR, measured_JR, mixtures_RK)
     for name in ("r", "again", "linear"):
         np.testing.assert_allclose(result[name], 1, atol=1e-4)
+
+
+def test_a_checkpoint_of_other_text_is_refused(text, setting):
+    fidelity_truth.checkpoint(setting, text)
+    other = dict(text.target_pools)
+    other["arc"] = other["arc"].flip(0)
+    with pytest.raises(ValueError, match="was trained on other text"):
+        fidelity_truth.checkpoint(setting, text._replace(target_pools=other))

@@ -222,7 +222,7 @@ def audited(predicted, realised):
 def test_the_audit_is_drawn_standardised_within_each_interval(tmp_path):
     lines = [{"audit": None}, audited([1, 2, 3], [10, 20, 30]), audited([1, 2, 3], [3, 1, 2])]
     figure = plots.plot_audit(
-        [*lines, audited([1], [2]), audited([1, 1], [2, 3])], tmp_path / "a.png"
+        [*lines, audited([1, 2], [2, 3]), audited([1, 1, 1], [2, 3, 4])], tmp_path / "a.png"
     )
     (axes,) = figure.axes
     first, second = (line for line in axes.lines if line.get_marker() == "o")
@@ -237,7 +237,7 @@ def test_the_audit_is_drawn_standardised_within_each_interval(tmp_path):
 
 def test_without_anything_audited_there_is_no_picture(tmp_path):
     with pytest.raises(ValueError, match="`records` must hold an audit"):
-        plots.plot_audit([{"audit": None}, {}, audited([1], [2])], tmp_path / "a.png")
+        plots.plot_audit([{"audit": None}, {}, audited([1, 2], [2, 3])], tmp_path / "a.png")
 
 
 def test_importing_the_room_does_not_import_matplotlib_and_its_absence_names_the_extra(tmp_path):

@@ -170,8 +170,9 @@ def plot_audit(records: Sequence[Mapping[str, Any]], path: StrPath) -> Figure:
     """Draw the fall of each target's loss that updates predicted against the one that came.
 
     Args:
-        records: Lines of `influence.jsonl`; those with an "audit" of two or more targets are drawn,
-            both sides standardised over targets within each, the later the darker.
+        records: Lines of `influence.jsonl`; those with an "audit" of three or more targets are
+            drawn, both sides standardised over targets within each, the later the darker. Two
+            targets would lie on a diagonal whatever happened.
         path: Image file to write.
 
     Raises:
@@ -179,10 +180,11 @@ def plot_audit(records: Sequence[Mapping[str, Any]], path: StrPath) -> Figure:
         ImportError: If matplotlib is missing.
     """
     audits = [record["audit"] for record in records if record.get("audit")]
+    audits = [audit for audit in audits if len(audit["predicted"]) > 2]
     pairs_NJ = [[_standardised(audit[side].values()) for side in SIDES] for audit in audits]
     pairs_NJ = [pair for pair in pairs_NJ if all(side.any() for side in pair)]
     if not pairs_NJ:
-        raise ValueError("`records` must hold an audit of two or more targets; got none.")
+        raise ValueError("`records` must hold an audit of three or more targets; got none.")
     figure = new_figure(width=4.5, height=4.5)
     axes = figure.add_subplot()
     axes.axline((0, 0), slope=1, color="0.8", zorder=0)
