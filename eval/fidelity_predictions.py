@@ -21,8 +21,8 @@ BUDGET = (16, 16, 16, 16)
 
 # 12 products with a matrix per target and round are what it costs.
 OWN_BUDGET = {"ggn": (sum(BUDGET),)}
-OWN_SIZES = {"ggn": ("small",)}
-"""Sizes of model that a preconditioner is tried on; all where it is not here."""
+OWN_CHECKPOINTS = {"ggn": (("small", 300),)}
+"""Sizes and steps that a preconditioner is tried at; all where it is not here."""
 
 
 @dataclass(frozen=True, kw_only=True)

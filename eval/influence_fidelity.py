@@ -24,7 +24,15 @@ import fidelity_report as report
 import fidelity_text
 import numpy as np
 import torch
-from fidelity_predictions import BUDGET, OWN_BUDGET, OWN_SIZES, budgets, default, parts, predict
+from fidelity_predictions import (
+    BUDGET,
+    OWN_BUDGET,
+    OWN_CHECKPOINTS,
+    budgets,
+    default,
+    parts,
+    predict,
+)
 from fidelity_scores import mixture_influence, pearson, repeatability, scores
 from fidelity_text import JUDGED_ROWS, Text
 from fidelity_truth import HORIZONS, IN_FORCE, NUM_MIXTURES, SIZES, Setting, measure_truth
@@ -138,7 +146,8 @@ def compare(args: argparse.Namespace) -> None:
     for setting in settings(args):
         truth = measure_truth(setting, text, 0)
         for name in args.preconditioner:
-            if setting.size not in OWN_SIZES.get(name, SIZES):
+            here = (setting.size, setting.steps)
+            if here not in OWN_CHECKPOINTS.get(name, (here,)):
                 continue
             matrix = predict(setting, text, default(name))
             rows += score_rows(setting, truth, name, matrix)
@@ -161,7 +170,9 @@ def compare(args: argparse.Namespace) -> None:
         f"In truth {np.mean(harmful):.0%} of runs raised a target's loss; {np.mean(positive):.0%} "
         f"of the entries of S are positive."
         + "".join(
-            f" `{name}` is measured in one round, and only on {', '.join(OWN_SIZES[name])} models."
+            f" `{name}` is measured in one round, and only at "
+            + ", ".join(f"{size}, {steps} steps" for size, steps in OWN_CHECKPOINTS[name])
+            + "; compare it by checkpoint."
             for name in costly
         )
     )
