@@ -119,7 +119,7 @@ def time_ratios(name: str, repetitions: int) -> dict[str, list[float]]:
     for repetition in range(repetitions + 1):
         plain = timed(lambda: run(PLAIN, "targets", model, optimizer))
         fitting = timed(lambda: engine.measure(domains, targets))
-        reads = engine.preconditioner.fit_passes(1) > 0
+        reads = engine.preconditioner.fit_passes(1, optimizer) > 0
         other = timed(lambda: engine.measure(domains, targets, refit=False)) if reads else fitting
         if repetition:
             update = (fitting + (NUM_ROUNDS - 1) * other) / NUM_ROUNDS

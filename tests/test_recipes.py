@@ -100,6 +100,7 @@ def write_files(folder: Path) -> dict:
                 "evals": {"path": str(folder / "evals.jsonl")},
             },
             "sums": {"path": str(folder / "numbers.jsonl.gz"), "text_column": "body"},
+            "dogs": {"path": str(folder / "evals.jsonl")},
         },
     }
 
@@ -120,12 +121,14 @@ def test_a_run_on_ones_own_files_leaves_everything_it_promises(tmp_path):
     lines = [json.loads(line) for line in (out / "influence.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     schedule = json.loads((out / "schedule.json").read_text())
-    assert [segment["from_sample"] for segment in schedule["segments"]] == [0, 12, 20]
+    changes = [line["from_sample"] for line in lines if line["from_sample"] is not None]
+    assert changes[0] == 12
+    assert [segment["from_sample"] for segment in schedule["segments"]] == [0, *changes]
     assert schedule["domains"] == ["numbers", "words", "code"]
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["runs"]) == ["tikmix_d", "static"]
     for run in metrics["runs"].values():
-        assert list(run["losses"]) == ["foxes", "sums"]
+        assert list(run["losses"]) == ["foxes", "sums", "dogs"]
         assert run["trained_tokens"] == 6 * 4 * 16
         assert 0 < run["mean_loss"] < 7
     static = json.loads((out / "static" / "schedule.json").read_text())
