@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_ROWS = 16
-# Fewer rank the domains differently than ten times as many do (`eval/results/ranking.md`).
+# Fewer agree less with much more text on the ranking of domains (`eval/results/ranking.md`).
 USUAL_ROWS = 128
 MOST_ROWS = 4096
 MOST_UPDATES = 20
