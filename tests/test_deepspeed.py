@@ -270,7 +270,7 @@ def check_the_stock_trainer_checks_first_and_trains_to_the_same_bits(folder):
         observed, updates = train(observe=True, at_steps=[1, 2], on_error="raise")
         with pytest.raises(ValueError, match="'kfac' needs whole parameters"):
             train(observe=True, at_steps=[1], preconditioner="kfac")
-    assert checked == [0]  # before a single row was read
+    assert checked == [0, 2 * 4]  # before a row was read, and after a step of two microbatches
     assert [update.step for update in updates] == [1, 2]
     assert torch.equal(plain, observed)
 
