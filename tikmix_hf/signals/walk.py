@@ -99,8 +99,7 @@ def walk(what: str, batches: Batches, passes: Passes, absorb: Absorb, bar: tqdm)
         The ledger of this rank, to be summed over ranks and then `settle`d.
     """
     ledger_MC = torch.zeros(len(batches), _NUM_COLUMNS, dtype=torch.float64, device=passes.device)
-    for turn in turns(what, batches, passes):
-        group, m, batch, num_loss_tokens = turn
+    for group, m, batch, num_loss_tokens in turns(what, batches, passes):
         if num_loss_tokens:
             ledger_MC[m, _LOSS_TOKENS] = num_loss_tokens
             ledger_MC[m, _TOKENS] = batch["input_ids"].numel()
