@@ -192,7 +192,7 @@ class _Fails(Mixer):
     def init(self, prior):
         return State()
 
-    def step(self, state, signals):
+    def propose(self, state, signals):
         raise MixerError("no feasible mixture, says the test")
 
 
@@ -400,7 +400,7 @@ class _Rotates(Mixer):
     def init(self, prior):
         return _Count()
 
-    def step(self, state, signals):
+    def propose(self, state, signals):
         assert signals.influence is None
         return np.eye(4)[state.steps % 4], _Count((f"turn {state.steps}",), state.steps + 1)
 
@@ -429,7 +429,7 @@ class _Answers(Mixer):
     def init(self, prior):
         return State()
 
-    def step(self, state, signals):
+    def propose(self, state, signals):
         return np.array(self.answer), State()
 
 

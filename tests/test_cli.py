@@ -111,7 +111,7 @@ def test_the_whole_command_says_what_the_engine_and_the_mixers_say(tiny, tmp_pat
     guard = chosen["noise_guard"]
     for name, value in (("promised", promised), ("confirmed", np.mean(confirmed)), ("step", step)):
         assert guard[name] == pytest.approx(value, abs=1e-9)
-    asked = {n for n in mixers.available() if mixers.load(n).requires == {"influence"}}
+    asked = {n for n in mixers.available() if mixers.load(n)().requires == {"influence"}}
     assert set(record["mixers"]) == asked
     for name in asked:
         assert (out / f"schedule-{name}.json").is_file()

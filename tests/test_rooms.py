@@ -15,7 +15,7 @@ PACKAGE = Path(tikmix_hf.__file__).parent
 NUMERICS = {"numpy", "scipy"}
 # Room -> the rooms of ours it may know. A room that is not here may know every room below it.
 KNOWS = {
-    "mixture": set(),
+    "mixture": {"mixture"},
     "checks": set(),
     "files": set(),
     "rows": set(),

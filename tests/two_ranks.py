@@ -57,7 +57,7 @@ class _OwnOpinion(Mixer):
     def init(self, prior):
         return State()
 
-    def step(self, state, signals):
+    def propose(self, state, signals):
         return np.eye(4)[dist.get_rank()], State((f"rank {dist.get_rank()}",))
 
 

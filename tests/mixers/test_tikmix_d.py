@@ -268,7 +268,7 @@ def test_values_that_say_nothing_are_a_mixer_error(values, reason):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"alpha": -1.0}, "`alpha` must be finite and not negative; got -1.0"),
+        ({"alpha": -1.0}, "`alpha` must be finite and at least 0; got -1.0"),
         ({"gamma": np.inf}, "`gamma`"),
         ({"constraints": (np.zeros(3), np.ones(3))}, "`constraints` must be two arrays of 2"),
         ({"constraints": (np.zeros(2), np.full(2, 0.4))}, "leave room for a mixture"),

@@ -73,7 +73,7 @@ class _MostHelpful(Mixer):
     def init(self, prior):
         return _Asked()
 
-    def step(self, state, signals):
+    def propose(self, state, signals):
         self.asked.append(signals.influence)
         self.told.append(signals.stderr)
         if signals.influence.max() < self.fails_below:
@@ -81,7 +81,7 @@ class _MostHelpful(Mixer):
         best_K = np.eye(3)[signals.influence.mean(axis=0).argmax()]
         return 0.5 * signals.mixture + 0.5 * best_K, _Asked(("as asked",), state.times + 1)
 
-    def allows(self, mixture, domains):
+    def allows(self, mixture, signals):
         return bool(mixture.min() >= self.least)
 
 
@@ -162,10 +162,11 @@ def test_tikmix_d_allows_what_its_floors_and_caps_do_but_for_rounding():
     mixer = mixers.load("tikmix_d")(
         constraints=Constraints(floors={"web": 0.1}, caps={"code": 0.5})
     )
-    assert mixer.allows(np.array([0.1 - 1e-15, 0.5, 0.4]), DOMAINS)
-    assert not mixer.allows(np.array([0.09, 0.5, 0.41]), DOMAINS)
-    assert not mixer.allows(np.array([0.2, 0.51, 0.29]), DOMAINS)
-    assert mixers.load("tikmix_d")().allows(np.array([0.0, 1.0, 0.0]), DOMAINS)
+    given = signals(rounds(1.0))
+    assert mixer.allows(np.array([0.1 - 1e-15, 0.5, 0.4]), given)
+    assert not mixer.allows(np.array([0.09, 0.5, 0.41]), given)
+    assert not mixer.allows(np.array([0.2, 0.51, 0.29]), given)
+    assert mixers.load("tikmix_d")().allows(np.array([0.0, 1.0, 0.0]), given)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["one round", "no rounds"])

@@ -59,7 +59,7 @@ class Gains(NamedTuple):
 
 def default_mixers() -> tuple[str, ...]:
     """Names of the mixers that ask for influence and nothing else."""
-    return tuple(n for n in mixers.available() if mixers.load(n).requires == {"influence"})
+    return tuple(n for n in mixers.available() if mixers.load(n)().requires == {"influence"})
 
 
 def propose(

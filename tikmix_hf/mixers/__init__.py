@@ -2,7 +2,7 @@
 
 One file per method, and the file's name is the method's name: `mixers.load("tikmix_d")` imports
 `mixers/tikmix_d.py`, which defines exactly one `Mixer`. Adding a method is adding a file.
-`base.py` and files that begin with an underscore are no methods.
+`base.py`, `signals.py` and files that begin with an underscore are no methods.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
-from tikmix_hf.mixers.base import Mixer, MixerError, Signals
+from tikmix_hf.mixers.base import Mixer
+from tikmix_hf.mixers.signals import MixerError, Signals
+
+_NO_METHODS = ("base", "signals")
 
 __all__ = ["Mixer", "MixerError", "Signals", "available", "load"]
 
@@ -22,7 +25,7 @@ __all__ = ["Mixer", "MixerError", "Signals", "available", "load"]
 def available() -> tuple[str, ...]:
     """Names of the methods in this folder: the control first, the others by alphabet."""
     found = {module.name for module in pkgutil.iter_modules(__path__)}
-    names = (name for name in found if name != "base" and not name.startswith("_"))
+    names = (n for n in found if n not in _NO_METHODS and not n.startswith("_"))
     return tuple(sorted(names, key=lambda name: (name != "static", name)))
 
 

@@ -38,8 +38,9 @@ from numpy.typing import ArrayLike, NDArray
 from tikmix_hf.mixers._interior_point import interior_point
 from tikmix_hf.mixers._simplex_program import MAX_VIOLATION, Program, certified, paper_program
 from tikmix_hf.mixers._slsqp import slsqp
-from tikmix_hf.mixers.base import Mixer, MixerError, Signals, State
-from tikmix_hf.mixture import Constraints, as_mixture, project
+from tikmix_hf.mixers.base import About, Mixer, State, check_settings
+from tikmix_hf.mixers.signals import MixerError, Signals
+from tikmix_hf.mixture import as_mixture, project
 
 Array = NDArray[np.float64]
 Box = tuple[ArrayLike, ArrayLike]
@@ -189,11 +190,11 @@ def _stated(
 ) -> tuple[Program, Array]:
     """The program over the targets that some domain moves, and the mixture in force, checked."""
     num_targets, num_domains = values_JK.shape
-    _check_not_negative(alpha=coefficients[0], beta=coefficients[1], gamma=coefficients[2])
+    check_settings(alpha=coefficients[0], beta=coefficients[1], gamma=coefficients[2])
     names = [f"domain {k}" for k in range(num_domains)]
     current_K = as_mixture(current, names, argument="current")
     slack_J = np.broadcast_to(np.asarray(slack, dtype=np.float64), num_targets)
-    _check_not_negative(slack=float(slack_J.min()))
+    check_settings(slack=float(slack_J.min()))
     moved_J = values_JK.any(axis=1)
     box = _box(constraints, num_domains)
     nearest_K = project(current_K, *box)
@@ -205,12 +206,6 @@ def _stated(
 
 def _inside(mixture_K: Array, box: tuple[Array, Array]) -> bool:
     return bool(((box[0] <= mixture_K) & (mixture_K <= box[1])).all())
-
-
-def _check_not_negative(**settings: float) -> None:
-    for name, value in settings.items():
-        if not (value >= 0 and np.isfinite(value)):
-            raise ValueError(f"`{name}` must be finite and not negative; got {value}.")
 
 
 def _checked_values(values: ArrayLike) -> Array:
@@ -244,7 +239,11 @@ def _box(constraints: Box | None, num_domains: int) -> tuple[Array, Array]:
 class TikMixD(Mixer[State]):
     """TiKMiX-D as a mixer; a negative setting is a ValueError."""
 
-    requires: ClassVar[frozenset[str]] = frozenset({"influence"})
+    about: ClassVar[About] = About(
+        paper="Wang et al., TiKMiX (arXiv 2508.17677, 2025), equations 9-11",
+        cost="a gradient pass over rows of every domain and target",
+        deviations="exact rows, certified optimum, noise guard (see the file's head)",
+    )
 
     alpha: float = 1.0
     """Price of the spread of normalised influence over targets, >= 0. 1 in the paper."""
@@ -256,14 +255,12 @@ class TikMixD(Mixer[State]):
     """Whether S is taken as differences from the mixture in force, S - (S q) 1^T. The Pareto
     constraint is the same; a row's largest entry, which it is divided by, is then the most that a
     target could still gain, so that influence weighs more against entropy. False in the paper."""
-    constraints: Constraints | None = None
-    """Floors and caps by domain name."""
     pareto_slack: float = 0.0
     """Standard errors of (S q)_j by which a target may get less than under the mixture in force,
     the errors of different domains taken as independent. 0 in the paper."""
 
     def __post_init__(self) -> None:
-        _check_not_negative(
+        check_settings(
             alpha=self.alpha, beta=self.beta, gamma=self.gamma, pareto_slack=self.pareto_slack
         )
 
@@ -271,14 +268,19 @@ class TikMixD(Mixer[State]):
         """The empty state: an update depends on the signals alone."""
         return State()
 
-    def step(self, state: State, signals: Signals) -> tuple[Array, State]:
+    @property
+    def requires(self) -> frozenset[str]:
+        """Influence."""
+        return frozenset({"influence"})
+
+    def propose(self, state: State, signals: Signals) -> tuple[Array, State]:
         """The optimum for the influence and the mixture in force.
 
         Raises:
             MixerError: Influence is missing, not finite or zero everywhere, the standard error is
                 needed and unknown, or no solver certified an answer.
         """
-        values_JK = signals.usable_influence()
+        values_JK = signals.usable("influence")
         if self.centred:
             values_JK = values_JK - (values_JK @ signals.mixture)[:, None]
         solution = solve_certified(
@@ -289,13 +291,6 @@ class TikMixD(Mixer[State]):
             slack=self._slack_J(signals) if self.pareto_slack else 0.0,
         )
         return solution.mixture, State(notes=solution.notes(signals.targets))
-
-    def allows(self, mixture: Array, domains: Sequence[str]) -> bool:
-        """Whether floors and caps hold, but for rounding."""
-        if self.constraints is None:
-            return True
-        lower_K, upper_K = self.constraints.bounds(domains)
-        return _inside(mixture, (lower_K - _ROUNDED, upper_K + _ROUNDED))
 
     def _slack_J(self, signals: Signals) -> Array:
         """`pareto_slack` standard errors of each target's influence under the mixture in force."""

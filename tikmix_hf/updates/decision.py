@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.mixers.base import Mixer, MixerError, Signals
+from tikmix_hf.mixers import Mixer, MixerError, Signals
 from tikmix_hf.mixture import as_mixture
 from tikmix_hf.signals.matrix import InfluenceMatrix
 from tikmix_hf.updates.noise_guard import Verdict, cross_validate
@@ -76,7 +76,7 @@ def decide(
     mixture_K = signals.mixture
     if verdict.step > 0:
         mixture_K = _checked(mixture_K + verdict.step * (proposal_K - mixture_K), signals)
-    if not mixer.allows(mixture_K, signals.domains):
+    if not mixer.allows(mixture_K, signals):
         note = "noise guard set aside: a smaller move would leave the constraints"
         return whole._replace(notes=(*notes, note), verdict=verdict)
     return Decision(mixture_K, proposal_K, next_state, (*notes, verdict.note), verdict)

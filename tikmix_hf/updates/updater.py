@@ -21,7 +21,7 @@ from torch import nn
 from tikmix_hf import distributed
 from tikmix_hf.checkpoint import check_same, seal, unseal
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.mixers.base import Mixer, Signals
+from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import InfluenceMatrix

@@ -1,4 +1,4 @@
-"""Mixtures: pure functions on the simplex.
+"""Pure functions on the simplex.
 
 In go shares of K domains as a dict by name, a sequence or an array; out come float64 arrays (K,),
 read-only, in the order of the domains' names. Everything here is arithmetic: no state, no random
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +23,7 @@ from scipy.special import entr, rel_entr
 # Shares written by hand or read from a file are rounded to six digits or more.
 SUM_TOLERANCE = 1e-6
 # K additions of shares round by at most K * 2^-53, which is below this for K < 4,000.
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 
 
 def as_mixture(
@@ -91,7 +90,7 @@ def normalise(values_K: ArrayLike) -> NDArray[np.float64]:
     values_K = np.asarray(values_K, dtype=np.float64)
     if not (np.isfinite(values_K).all() and (values_K >= 0).all() and values_K.sum() > 0):
         raise ValueError(f"`values_K` must be finite, not negative, not all zero; got {values_K}.")
-    return _read_only(values_K / values_K.sum())
+    return read_only(values_K / values_K.sum())
 
 
 def entropy(mixture_K: ArrayLike) -> float:
@@ -149,54 +148,6 @@ def largest_remainder(mixture: ArrayLike, total: int) -> NDArray[np.int64]:
     return counts_K
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Constraints:
-    """Floors and caps on shares, by domain name.
-
-    Raises:
-        ValueError: A bound outside [0, 1], a floor above its cap, or floors that sum to more
-            than 1.
-    """
-
-    floors: Mapping[str, float] = field(default_factory=dict)
-    """Least share of a domain; 0 where a name is left out."""
-    caps: Mapping[str, float] = field(default_factory=dict)
-    """Largest share of a domain; 1 where a name is left out."""
-
-    def __post_init__(self) -> None:
-        for argument, bounds in (("floors", self.floors), ("caps", self.caps)):
-            object.__setattr__(self, argument, dict(bounds))
-            for name, bound in bounds.items():
-                if not 0 <= bound <= 1:
-                    raise ValueError(f"`{argument}` must lie in [0, 1]; got {bound} for {name!r}.")
-        for name in self.floors.keys() & self.caps.keys():
-            if self.floors[name] > self.caps[name]:
-                raise ValueError(
-                    f"`floors` must not exceed `caps`; got {self.floors[name]} > "
-                    f"{self.caps[name]} for {name!r}."
-                )
-        if sum(self.floors.values()) > 1 + _ROUNDING:
-            raise ValueError(
-                f"`floors` must sum to at most 1; got {sum(self.floors.values())}. Lower them."
-            )
-
-    def bounds(self, names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The box (lower (K,), upper (K,)) in the order of `names`.
-
-        Raises:
-            ValueError: A name that is not among `names`, or caps that sum to less than 1.
-        """
-        refuse_unknown(self.floors, names, argument="floors")
-        refuse_unknown(self.caps, names, argument="caps")
-        lower_K = np.array([self.floors.get(name, 0.0) for name in names], dtype=np.float64)
-        upper_K = np.array([self.caps.get(name, 1.0) for name in names], dtype=np.float64)
-        if upper_K.sum() < 1 - _ROUNDING:
-            raise ValueError(
-                f"`caps` must sum to at least 1 over all domains; got {upper_K.sum()}. Raise them."
-            )
-        return _read_only(lower_K), _read_only(upper_K)
-
-
 def project(mixture_K: ArrayLike, lower_K: ArrayLike, upper_K: ArrayLike) -> NDArray[np.float64]:
     """The mixture within the box that is nearest in KL(w | m): w_k = clip(c m_k, l_k, u_k).
 
@@ -223,17 +174,17 @@ def project(mixture_K: ArrayLike, lower_K: ArrayLike, upper_K: ArrayLike) -> NDA
     mixture_K = normalise(mixture_K)
     lower_K = np.asarray(lower_K, dtype=np.float64)
     upper_K = np.asarray(upper_K, dtype=np.float64)
-    if (lower_K > upper_K).any() or lower_K.sum() > 1 + _ROUNDING or upper_K.sum() < 1 - _ROUNDING:
+    if (lower_K > upper_K).any() or lower_K.sum() > 1 + ROUNDING or upper_K.sum() < 1 - ROUNDING:
         raise ValueError(
             f"`lower_K` and `upper_K` must leave room for a mixture; got sums {lower_K.sum()} and "
             f"{upper_K.sum()}, {(lower_K > upper_K).sum()} floors above their caps."
         )
     has_share_K = mixture_K > 0
     reach = upper_K[has_share_K].sum() + lower_K[~has_share_K].sum()
-    if reach < 1 - _ROUNDING:
+    if reach < 1 - ROUNDING:
         lower_K = np.where(has_share_K, upper_K, lower_K)
         mixture_K = np.where(has_share_K, 0.0, 1.0)
-    return _read_only(_scaled_into_box(mixture_K, lower_K, upper_K))
+    return read_only(_scaled_into_box(mixture_K, lower_K, upper_K))
 
 
 def _scaled_into_box(
@@ -261,6 +212,7 @@ def _scaled_into_box(
     return np.clip(np.where(free_K, scale * mixture_K, fixed_K), lower_K, upper_K)
 
 
-def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same array, which nobody can write to from now on."""
     values.flags.writeable = False
     return values
