@@ -18,8 +18,10 @@ from scipy.optimize import minimize_scalar
 
 Array = NDArray[np.float64]
 
-# ADO's bounds (Jiang et al., arXiv 2410.11820, 2024).
-ALPHAS = (0.001, 0.8)
+# ADO fits within [0.001, 0.8] and then takes the slope with at least 0.05 (Jiang et al., arXiv
+# 2410.11820, 2024). Below that floor and exponent cannot be told apart from a run's own losses, and
+# exchanging one exponent for a larger one would multiply the slope; so the fit keeps above it.
+ALPHAS = (0.05, 0.8)
 _NUM_GRID = 48
 
 
@@ -34,10 +36,10 @@ class PowerLaw(NamedTuple):
     unit: float
     """Tokens at the last point."""
 
-    def slope(self, num_tokens: float, least_alpha: float = 0.0) -> float:
-        """-dL/dn in nats per token per token, with alpha at least `least_alpha` in its factor."""
+    def slope(self, num_tokens: float) -> float:
+        """-dL/dn, nats per token of loss, per token read."""
         above = self.height * (num_tokens / self.unit) ** -self.alpha
-        return max(self.alpha, least_alpha) * above / num_tokens
+        return self.alpha * above / num_tokens
 
 
 def fit(num_tokens: ArrayLike, losses: ArrayLike) -> PowerLaw:

@@ -5,7 +5,7 @@ comes the mixture of Jiang et al., "Adaptive Data Optimization" (arXiv 2410.1182
 a law L_k(n) = E_k + B_k n^-alpha_k is fitted to the run's own losses, and with the prior q and the
 share h_k that training gave the domain lately
 
-    slope_k = max(alpha_k, 0.05) (L_k(n) - E_k) / n
+    slope_k = alpha_k (L_k(n) - E_k) / n
     preferred_k  proportional to  q_k slope_k h_k^credit
     mean <- running mean of the preferred
     p = (1 - pace) mean + pace preferred, at least `floor` each.
@@ -18,8 +18,9 @@ Where this differs from the paper:
   a fraction of the tokens so far; the paper its first 1,000 steps. A step without text of a domain
   gives it no point; there the last value is repeated.
 * The fit is the least squares of relative residuals by variable projection, not a Huber loss of log
-  losses from 512 starts of L-BFGS. Its bound alpha in [0.001, 0.8] is kept; its bound E >= 1.65
-  nats, which presumes its tokenizer, is E >= 0.
+  losses from 512 starts of L-BFGS. alpha is fitted within [0.05, 0.8]; the paper fits within
+  [0.001, 0.8] and multiplies by at least 0.05 then, which inflates a slope whose exponent came out
+  smaller. Its bound E >= 1.65 nats, which presumes its tokenizer, is E >= 0.
 * The law is refitted at every update and the mixture changes there alone; the running mean counts
   updates and starts from the prior. h is a moving average over optimizer steps, of realised shares.
 * The floor is reached by projection, so that it holds; dividing by the sum afterwards, as the code
@@ -43,9 +44,6 @@ from tikmix_hf.mixers.signals import MixerError, Signals
 from tikmix_hf.mixture import project
 
 Array = NDArray[np.float64]
-
-# The paper's: an exponent near 0 would hide a domain's slope.
-LEAST_ALPHA = 0.05
 
 
 class ADOState(NamedTuple):
@@ -155,7 +153,7 @@ class ADO(Mixer[ADOState]):
             used_M = tokens_M > self.skipped * state.num_tokens
             if used_M.sum() >= self.least_points:
                 law = _power_law.fit(tokens_M[used_M], losses_M[used_M])
-                slopes_K[k] = law.slope(state.num_tokens, LEAST_ALPHA)
+                slopes_K[k] = law.slope(state.num_tokens)
         return slopes_K
 
     def _with_points(self, state: ADOState, losses_SK: Array, tokens_SK: Array) -> ADOState:

@@ -37,6 +37,10 @@ from tikmix_hf.mixers.signals import MixerError, Signals
 
 Array = NDArray[np.float64]
 
+# Effects that differ by less, relatively, differ by the rounding of the solve; divided by their sum
+# they would decide everything.
+_ROUNDING = 1e-9
+
 
 class AioliState(NamedTuple):
     """The weights and, for the average, the effects; whatever the constraints made of them."""
@@ -166,4 +170,6 @@ class Aioli(Mixer[AioliState]):
 def _as_shares(effects_JK: Array) -> Array:
     """Effects shifted to a least of 0 and divided by their sum; all alike say nothing, 0 each."""
     shifted_JK = effects_JK - effects_JK.min()
-    return shifted_JK / max(float(shifted_JK.sum()), np.finfo(np.float64).tiny)
+    if shifted_JK.max() <= _ROUNDING * np.abs(effects_JK).max():
+        return np.zeros_like(effects_JK)
+    return shifted_JK / shifted_JK.sum()

@@ -15,10 +15,11 @@ mixture that was in force.
 Where this differs from the paper:
 * The mixture changes at updates, not after every step; R is the same as if it had been asked then.
 * Both rules of the paper's code are here: the smoothed mean above, `rule="smoothed"`, which is the
-  paper's, and the sum of Exp3, R_k <- R_k + r_k / p_k, `rule="exp3"`, in whose code the loss is
-  divided by 10. The code's exponential of the loss, which its smoothed rule rewards in one place
-  and not in another, is left out; so is its smoothed rule's lack of importance weighting
-  (`importance=False` brings that back).
+  paper's, and the sum of Exp3, `rule="exp3"`, in whose code the loss is divided by 10. A turn of
+  Exp3 pulls one arm, a step has text of several domains: each adds its share of the step's tokens
+  times r_k / p_k to R_k, which in the mean is what as many turns of one arm add. The code's
+  exponential of the loss, which its smoothed rule rewards in one place and not in another, is left
+  out; so is its smoothed rule's lack of importance weighting (`importance=False` brings that back).
 * A share below eps_t, which constraints or the start may make, counts as eps_t in r_k / p_k: Exp3
   itself never goes below it, and the quotient stays bounded.
 * There is no warm-up on the first mixture: while eps_t = 1 / K, which is so for the first K ln K
@@ -101,13 +102,19 @@ class ODM(Mixer[ODMState]):
             MixerError: There are no training losses, or they are infinite.
         """
         losses_SK = signals.usable("train_losses")
+        shares_SK = self._shares_SK(signals)
         if not np.isfinite(losses_SK).any():
             raise MixerError("`train_losses` has no loss of any domain since the last update.")
         rewards_K = np.array(state.rewards)
         turn = state.num_steps
-        for losses_K in losses_SK:
+        for losses_K, shares_K in zip(losses_SK, shares_SK, strict=True):
             turn += 1
-            rewards_K = self._replayed(rewards_K, losses_K, signals.mixture, turn)
+            added_K = self._reward_K(losses_K, signals.mixture, turn)
+            if self.rule == "exp3":
+                after_K = rewards_K + shares_K * added_K
+            else:
+                after_K = self.smoothing * rewards_K + (1 - self.smoothing) * added_K
+            rewards_K = np.where(np.isnan(losses_K), rewards_K, after_K)
         # Turn t's losses are in: what is sampled next is turn t + 1's.
         num_domains = len(rewards_K)
         before, now = self._exploration(turn, num_domains), self._exploration(turn + 1, num_domains)
@@ -121,16 +128,19 @@ class ODM(Mixer[ODMState]):
         notes = (f"no training loss of {', '.join(unheard)}",) if unheard else ()
         return normalised(mixture_K, signals), ODMState(tuple(rewards_K.tolist()), turn, notes)
 
-    def _replayed(self, rewards_K: Array, losses_K: Array, mixture_K: Array, turn: int) -> Array:
-        """R after one turn; a domain without news keeps its own."""
+    def _reward_K(self, losses_K: Array, mixture_K: Array, turn: int) -> Array:
+        """What a turn earns each domain, NaN where there is no news of it."""
         reward_K = losses_K / self.reward_scale
-        if self.importance:
-            reward_K = reward_K / np.maximum(mixture_K, self._exploration(turn, len(mixture_K)))
-        if self.rule == "exp3":
-            after_K = rewards_K + reward_K
-        else:
-            after_K = self.smoothing * rewards_K + (1 - self.smoothing) * reward_K
-        return np.where(np.isnan(losses_K), rewards_K, after_K)
+        if not self.importance:
+            return reward_K
+        return reward_K / np.maximum(mixture_K, self._exploration(turn, len(mixture_K)))
+
+    def _shares_SK(self, signals: Signals) -> Array:
+        """Each domain's share of a step's tokens; only Exp3's sum asks for it."""
+        if self.rule != "exp3":
+            return np.ones_like(signals.usable("train_losses"))
+        tokens_SK = signals.usable("train_tokens")
+        return tokens_SK / np.maximum(tokens_SK.sum(axis=1, keepdims=True), 1.0)
 
     def _exploration(self, turn: int, num_domains: int) -> float:
         """eps_t; 1 / K before the first turn."""
