@@ -12,7 +12,6 @@ the objective is the mean over targets, by which all entries are judged, not one
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,12 +25,14 @@ CONCENTRATIONS = np.geomspace(0.1, 5.0, 15)
 MOST_TIMES_PRIOR = 15.0
 LEAST_SHARE = 2e-4
 NUM_CANDIDATES, NUM_BEST = 100_000, 128
+NUM_TREES = 300
 TREES: dict[str, Any] = {
-    "n_estimators": 300,
+    "objective": "regression",
     "learning_rate": 0.03,
     "num_leaves": 8,
-    "min_child_samples": 3,
-    "n_jobs": 1,
+    "min_data_in_leaf": 3,
+    "min_data_in_bin": 1,
+    "num_threads": 1,
     "deterministic": True,
     "force_row_wise": True,
     "verbosity": -1,
@@ -89,17 +90,16 @@ def regmix(
         prior_K: as for `proxy_mixtures`.
         seed: of the candidates and the trees.
     """
-    from lightgbm import LGBMRegressor
+    import lightgbm
 
     rows = proxies[len(domains) :]
     mixtures_NK = np.array([proxy["mixture"] for proxy in rows])
     losses_NJ = np.array([list(proxy["bits_per_byte"].values()) for proxy in rows])
     candidates_NK = draw_mixtures(prior_K, NUM_CANDIDATES, np.random.default_rng(seed + 1))
     predicted_N = np.zeros(len(candidates_NK))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="X does not have valid feature names")
-        for losses_N in losses_NJ.T:
-            trees = LGBMRegressor(random_state=seed, **TREES).fit(mixtures_NK, losses_N)
-            predicted_N += np.asarray(trees.predict(candidates_NK))
+    for losses_N in losses_NJ.T:
+        known = lightgbm.Dataset(mixtures_NK, losses_N, params={"verbosity": -1})
+        trees = lightgbm.train({**TREES, "seed": seed}, known, num_boost_round=NUM_TREES)
+        predicted_N += np.asarray(trees.predict(candidates_NK))
     best_NK = candidates_NK[np.argsort(predicted_N, kind="stable")[:NUM_BEST]]
     return dict(zip(domains, best_NK.mean(axis=0).tolist(), strict=True))

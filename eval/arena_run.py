@@ -71,7 +71,7 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
         "bits_per_byte": _rounded(losses),
         "mean_bits_per_byte": round(float(np.mean(list(losses.values()))), DIGITS),
         "benchmarks": {
-            name: _rounded(answer(model.cpu(), text.tokenizer, asked))
+            name: _rounded(answer(model, text.tokenizer, asked))
             for name, asked in text.questions.items()
         },
         "curve": {
@@ -82,7 +82,7 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
         },
         **account(callback, dataset, extra_flops(arena, key, len(text.domains), folder), training),
         "seconds": round(time.perf_counter() - started, 1),
-        **provenance(),
+        **origin(),
     }
 
 
@@ -155,6 +155,11 @@ def make_start(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[st
     shares = {domain.name: float(domain.num_tokens) for domain in text.domains}
     kept = {n: s if n in regime.start_domains else 0.0 for n, s in shares.items()}
     total = sum(kept.values())
+    if not total:
+        raise ValueError(
+            f"`start_domains` must name domains of the text ({', '.join(shares)}); got "
+            f"{', '.join(regime.start_domains)}."
+        )
     dataset = InterleavedDomainDataset(
         text.domains,
         {name: share / total for name, share in kept.items()},
@@ -239,6 +244,11 @@ def train(
         "num_parameters": model.num_parameters(),
         "flops": float(FLOPS_PER_PARAMETER * model.num_parameters() * num_tokens),
     }
+
+
+def origin() -> dict[str, Any]:
+    """Versions, hardware and day; the command is the arena's."""
+    return {k: v for k, v in provenance().items() if k != "command"}
 
 
 def weights_path(folder: Path, name: str) -> Path:
