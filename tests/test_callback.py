@@ -354,7 +354,7 @@ def test_another_dataset_than_the_trainers_is_refused(tmp_path):
             ValueError,
             r"targets\['arc'\]` may have the columns .*got also answer",
         ),
-        ({"mixer": "tikmix_z"}, ValueError, "tikmix_d"),
+        ({"mixer": "tikmix_dd"}, ValueError, "tikmix_d"),
         ({"every_steps": 0}, ValueError, "`every_steps` must be whole and at least 1; got 0"),
         ({"every_steps": 2.5}, ValueError, "`every_steps` must be whole and at least 1; got 2.5"),
         ({"at_steps": [0]}, ValueError, "`at_steps` must be whole and at least 1; got 0"),

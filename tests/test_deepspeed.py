@@ -20,7 +20,7 @@ from zero_state import moved_by_passes, unmoved
 from tikmix_hf import Measurement, TikMixCallback, distributed
 from tikmix_hf.signals import GroupInfluence
 from tikmix_hf.signals.losses import mean_losses
-from tikmix_hf.updates.measurement import Measurer
+from tikmix_hf.updates.measurer import Measurer
 
 if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("needs deepspeed: pip install deepspeed", allow_module_level=True)

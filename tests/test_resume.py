@@ -93,7 +93,8 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path, kill_at, opti
     records = read_records(tmp_path / "killed" / "influence.jsonl")
     for mine, theirs in zip(records, read_records(tmp_path / "whole/influence.jsonl"), strict=True):
         assert (mine["audit"] is None) == (mine["step"] == 4)  # what was predicted goes on, too
-        for clocked in (mine, theirs, mine["influence"], theirs["influence"]):
+        costs = [cost for record in (mine, theirs) for cost in record["costs"].values()]
+        for clocked in (mine, theirs, mine["influence"], theirs["influence"], *costs):
             for clock in ("seconds", "planned_seconds", "time_share"):
                 clocked.pop(clock, None)
         assert mine == theirs

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -29,16 +30,17 @@ from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.updates.heldout import check_targets
-from tikmix_hf.updates.measurement import Measurement, Measurer
+from tikmix_hf.updates.measurement import Measurement
+from tikmix_hf.updates.measurer import Measurer
+from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
+from tikmix_hf.updates.probing import total_steps
 from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record, drop_records_after
 from tikmix_hf.updates.updater import MixtureUpdater
 from tikmix_hf.updates.wishes import Wishes, check_room, plan_run
 
 logger = logging.getLogger(__name__)
-
-PROVIDED = frozenset({"influence"})  # signals that mixers may require of this callback
 
 
 class TikMixCallback(TrainerCallback, ExportableState):
@@ -58,6 +60,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
             `sign`; one of `preconditioners.available()`; or, with settings,
             `preconditioners.load("adam")(damping=0.2)`.
         measurement: everything else about how rows are measured.
+        reference_model: a trained model with the same tokenizer, for a mixer that compares with one
+            (`doremi`).
         noise_guard: standard errors by which the gain of a new mixture must stand out on text that
             it was not chosen by (`updates/noise_guard.py`); 0 takes every proposal as it is.
         observe: measure and log, but change nothing.
@@ -91,6 +95,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         num_rows: int | None = None,
         preconditioner: str | Preconditioner = "auto",
         measurement: Measurement | None = None,
+        reference_model: nn.Module | None = None,
         noise_guard: float = 1.0,
         observe: bool = False,
         output_dir: str | Path | None = None,
@@ -104,8 +109,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         check_noise_guard(noise_guard)
         self.dataset = dataset
         self.mixer = mixers.load(mixer)() if isinstance(mixer, str) else mixer
-        if missing := sorted(self.mixer.requires - PROVIDED):
-            raise ValueError(f"`mixer` requires signals that are not measured here: {missing}.")
+        needs = Needs.of(self.mixer, len(dataset.domains), observe=observe)
+        needs.check(reference_model)
         self.wishes = Wishes(
             budget=budget, every_steps=every_steps, at_steps=at_steps, num_rows=num_rows
         )
@@ -119,7 +124,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
                 measurement or Measurement(),
                 dataset.domains,
                 targets,
-                preconditioner=preconditioner,
+                preconditioner=needs.preconditioner(preconditioner),
+                needs=needs,
+                reference=reference_model,
                 progress=progress,
             ),
             mixer=self.mixer,
@@ -137,7 +144,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
 
     @property
     def _is_static(self) -> bool:
-        return isinstance(self.mixer, mixers.load("static"))
+        """Whether no update changes anything."""
+        return not self.mixer.at_updates
 
     @property
     def _layout(self) -> BatchLayout:
@@ -180,8 +188,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._updater.start()
         self.plan = self._make_plan(state)
         self._updater.take(self.plan)
-        if not self.observe and not self._is_static:
-            check_room(self.dataset, self.plan, step=state.global_step)
+        if not self.observe:
+            self._check_room(state.global_step)
+        if not self.observe and not state.global_step:
+            self._say(self._updater.begin(), state)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
@@ -189,6 +199,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self.dataset.schedule.save(self._folder / "schedule.json")
             write_json(self._folder / "plan.json", self.plan.to_dict())
         self._updater.start_clock()
+        self._updater.gatherer.attach(kwargs["model"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -197,9 +208,12 @@ class TikMixCallback(TrainerCallback, ExportableState):
         if not self._is_checked:  # now that the optimizer has stepped
             self._check_measurement(kwargs)
             self._is_checked = True
-        if not self._is_due(state):
+        num_segments = self.dataset.num_segments
+        record = self._updater.end_step(state.global_step, kwargs["model"], kwargs["optimizer"])
+        if state.is_world_process_zero and self.dataset.num_segments > num_segments:
+            self.dataset.schedule.save(self._folder / "schedule.json")
+        if record is None:
             return
-        record = self._updater.update(state.global_step, kwargs["model"], kwargs["optimizer"])
         self.updates.append(record)
         scalars = record.scalars()
         # The rest is in influence.jsonl; a checkpoint need not repeat it.
@@ -208,9 +222,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self._reporters.log(scalars, args, state, control, kwargs["model"])
         if state.is_world_process_zero:
             append_record(self._folder / RECORDS, record)
-            self.dataset.schedule.save(self._folder / "schedule.json")
-            if self.progress:
-                tqdm.write(str(record))
+        self._say(str(record), state)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -243,19 +255,25 @@ class TikMixCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Makes index 0 sample 0 again, and closes what was opened."""
         self.dataset.set_epoch(0)
+        self._updater.gatherer.detach()
         self._reporters.close(args, state, control)
 
     def _check_measurement(self, live: Mapping[str, Any]) -> None:
         """Refuses what no update could measure, whatever `on_error` says."""
-        if self._updater.measures:
-            self._updater.measurer.check(live["model"], live["optimizer"])
+        self._updater.measurer.check(live["model"], live["optimizer"])
 
-    def _is_due(self, state: TrainerState) -> bool:
-        """Whether this step updates: it is planned, and samples are left that it could change."""
+    def _check_room(self, step: int) -> None:
+        """Refuses a dataset whose schedule has no room, or is not this run's to change."""
         assert self.plan is not None
-        end = self._layout.samples_before(state.max_steps)
-        free = self._layout.first_free_sample(state.global_step)
-        return self.plan.is_due(state.global_step) and (self.observe or free < end)
+        if self._is_static and isinstance(self.mixer, mixers.load("static")):
+            return
+        num_probes = len(self._updater.prober.probe_steps)
+        check_room(self.dataset, self.plan, step=step, num_probes=num_probes)
+
+    def _say(self, line: str, state: TrainerState) -> None:
+        """Prints a line, once for all ranks."""
+        if line and self.progress and state.is_world_process_zero:
+            tqdm.write(line)
 
     def _make_plan(self, state: TrainerState) -> Plan:
         """Plans the run's measurements, says what they cost, and warns where they cost too much."""
@@ -263,20 +281,20 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self.wishes,
             self.dataset,
             self._layout,
-            self._updater.measurer.parts(self.wishes.num_rows) if self._updater.measures else (),
+            self._updater.measurer.parts(self.wishes.num_rows),
             max_steps=state.max_steps,
             observe=self.observe,
+            num_probe_steps=total_steps(self._layout, self._updater.prober.probe_steps),
         )
         logger.info("%s", plan)
         objection = self.wishes.objection(plan)
         if objection and not self._is_static:
             raise ValueError(objection)
         if state.is_world_process_zero:
-            fewer_rounds = self._updater.measurer.warning if self._updater.measures else None
+            fewer_rounds = self._updater.measurer.warning
             for warning in filter(None, (objection or plan.warning, fewer_rounds)):
                 logger.warning("%s", warning)
-            if self.progress:
-                tqdm.write(str(plan))
+        self._say(str(plan), state)
         return plan
 
     # State: what survives

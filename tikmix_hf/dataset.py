@@ -104,6 +104,11 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         """The mixtures so far, by the sample they start at."""
         return MixtureSchedule(self.domains.names, tuple(self._segments))
 
+    @property
+    def num_segments(self) -> int:
+        """Mixtures so far, the first among them."""
+        return len(self._segments)
+
     def set_mixture(
         self,
         mixture: str | Mapping[str, float] | ArrayLike,

@@ -64,5 +64,5 @@ def test_squares_run_over_all_parameters(held):
 def test_wholes_are_kept_in_float32_at_least_and_halves_in_two_bytes():
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         held = HeldGradients([torch.zeros(3, dtype=dtype)], 1, num_halves=1, offload=False)
-        assert held._whole_P[0].dtype == torch.promote_types(dtype, torch.float32)
+        assert held.whole_P[0].dtype == torch.promote_types(dtype, torch.float32)
         assert held._halves_HP[0][0].dtype == torch.bfloat16

@@ -11,7 +11,7 @@ import pytest
 from tikmix_hf import Constraints, mixers
 from tikmix_hf.mixers.base import Mixer, MixerError, Signals
 from tikmix_hf.signals.matrix import InfluenceMatrix
-from tikmix_hf.updates.decision import decide, with_influence
+from tikmix_hf.updates.decision import decide, with_gradients
 from tikmix_hf.updates.noise_guard import cross_validate
 
 DOMAINS = ("web", "code", "books")
@@ -51,7 +51,7 @@ def stacked(measured):
 
 def signals(measured, mixture=(0.2, 0.3, 0.5)):
     bare = Signals(step=8, domains=DOMAINS, targets=("t0", "t1"), mixture=np.array(mixture))
-    return with_influence(bare, InfluenceMatrix.mean(measured))
+    return with_gradients(bare, InfluenceMatrix.mean(measured), "influence")
 
 
 class _Asked(NamedTuple):
@@ -114,7 +114,9 @@ def test_the_step_is_the_guards_share_of_the_way():
     folds = [
         mixer.step(
             mixer.init(None),
-            with_influence(given, InfluenceMatrix.mean(measured[:r] + measured[r + 1 :])),
+            with_gradients(
+                given, InfluenceMatrix.mean(measured[:r] + measured[r + 1 :]), "influence"
+            ),
         )[0]
         for r in range(4)
     ]

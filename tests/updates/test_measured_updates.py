@@ -24,7 +24,8 @@ from tikmix_hf import TikMixCallback
 from tikmix_hf.signals.influence import GroupInfluence
 from tikmix_hf.signals.passes import Passes
 from tikmix_hf.signals.preconditioners import Preconditioner
-from tikmix_hf.updates.measurement import Measurement, Measurer
+from tikmix_hf.updates.measurement import Measurement
+from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.record import read_records
 
 
@@ -251,10 +252,14 @@ class _Reads(Preconditioner):
 def test_what_a_preconditioner_reads_is_planned_at_its_most(batch_size, num_rows, passes):
     settings = Measurement(batch_size=batch_size, audit=False)
     measurer = Measurer(
-        settings, make_dataset().domains, make_targets(), preconditioner=_Reads(), progress=False
+        settings,
+        make_dataset().domains,
+        make_targets(),
+        preconditioner=_Reads(),
+        progress=False,
     )
     parts = measurer.parts(num_rows)
-    assert [part.extra_passes for part in parts] == pytest.approx([passes] * 4 + [0] * 2)
+    assert [part.passes for part in parts] == pytest.approx([1 + passes] * 4 + [1] * 2)
 
 
 def test_an_optimizer_that_turns_out_to_be_no_adam_stops_training_after_its_first_step(tmp_path):

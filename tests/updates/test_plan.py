@@ -160,7 +160,7 @@ def test_a_part_with_few_rows_costs_no_more_than_it_has():
 
 
 def test_a_part_that_is_audited_costs_a_third_more():
-    part = Part(num_rows=100, tokens_per_row=30.0, extra_passes=1 / 3)
+    part = Part(num_rows=100, tokens_per_row=30.0, passes=4 / 3)
     run = RunSize(max_steps=100, last_step=99, num_tokens=1e5, parts=(part,))
     assert run.tokens_per_update(10) == pytest.approx(10 * 30 * 4 / 3)
 

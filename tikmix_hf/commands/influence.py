@@ -167,13 +167,14 @@ def _mixers(names: Sequence[str] | None, arguments: MixtureArguments) -> dict[st
     methods = {}
     for name in names or proposals.default_mixers():
         method = mixers.load(name)
-        if missing := sorted(method.requires - {"influence"}):
+        settings = arguments.mixer_settings if name == arguments.mixer else None
+        mixer = recipe.configure("mixer_settings", method, settings)
+        if missing := sorted(mixer.requires - {"influence"}):
             raise ValueError(
                 f"`--mixers` must need influence alone, which is what is measured here; {name} "
                 f"needs {', '.join(missing)}."
             )
-        settings = arguments.mixer_settings if name == arguments.mixer else None
-        methods[name] = recipe.configure("mixer_settings", method, settings)
+        methods[name] = mixer
     return methods
 
 

@@ -21,7 +21,7 @@ from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.schedule import MixtureSchedule, Segment
 from tikmix_hf.signals.influence import InfluenceMatrix
-from tikmix_hf.updates.decision import Decision, decide
+from tikmix_hf.updates.decision import Decision, decide, with_gradients
 from tikmix_hf.updates.noise_guard import Verdict
 
 # Shape letters: J targets, K domains, R rounds.
@@ -82,9 +82,8 @@ def propose(
         domains=matrix.domains,
         targets=matrix.targets,
         mixture=mixture,
-        influence=matrix.values,
-        stderr=matrix.stderr,
     )
+    signals = with_gradients(signals, matrix, "influence")
     proposals = []
     for name, mixer in methods.items():
         start = mixer.init(mixture)

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from tikmix_hf.mixers.base import Mixer
-from tikmix_hf.mixers.signals import MixerError, Signals
+from tikmix_hf.mixers.signals import MEASURED, MixerError, Signals
 
 _NO_METHODS = ("base", "signals")
 
-__all__ = ["Mixer", "MixerError", "Signals", "available", "load"]
+__all__ = ["MEASURED", "Mixer", "MixerError", "Signals", "available", "load"]
 
 
 def available() -> tuple[str, ...]:

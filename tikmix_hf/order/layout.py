@@ -56,6 +56,23 @@ class BatchLayout:
         batches = min(within * self.accumulation, self._batches_per_epoch)
         return epoch * self.num_samples + min(batches * self.batch, self.num_samples)
 
+    def batches_of(self, step: int, rank: int) -> tuple[range, ...]:
+        """Returns the ordinals of the samples in each batch that a process gives to a step.
+
+        Args:
+            step: which step, the first being 1.
+            rank: of the process.
+        """
+        epoch, within = divmod(step - 1, self.steps_per_epoch)
+        first = within * self.accumulation
+        last = min(first + self.accumulation, self._batches_per_epoch)
+        end = (epoch + 1) * self.num_samples
+        starts = [
+            epoch * self.num_samples + number * self.batch + rank * self.per_device
+            for number in range(first, last)
+        ]
+        return tuple(range(start, min(start + self.per_device, end)) for start in starts)
+
     def first_free_sample(self, step: int, *, after: int = -1) -> int:
         """Returns the first sample of a step that no loader has read at the end of `step`.
 

@@ -28,6 +28,9 @@ class HeldGradients:
         num_held: N.
         num_halves: H, how many parts of each gradient are kept beside the whole.
         offload: keep them in CPU memory, where the dots are then taken.
+
+    Attributes:
+        whole_P: (N, n) for each parameter of n elements.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class HeldGradients:
         place = torch.device("cpu") if offload else self._device
         # Pages that the accelerator can write to while the CPU works.
         pinned = offload and self._device.type == "cuda"
-        self._whole_P = [
+        self.whole_P = [
             torch.empty(
                 (num_held, local.numel()),
                 dtype=torch.promote_types(local.dtype, torch.float32),
@@ -49,7 +52,7 @@ class HeldGradients:
         self._halves_HP = [
             [
                 torch.empty_like(whole, dtype=torch.bfloat16, pin_memory=pinned)
-                for whole in self._whole_P
+                for whole in self.whole_P
             ]
             for _ in range(num_halves)
         ]
@@ -60,7 +63,7 @@ class HeldGradients:
 
     def put_whole(self, n: int, gradient_P: Sequence[Tensor]) -> None:
         """Copies the n-th gradient."""
-        for stacked, gradient in zip(self._whole_P, gradient_P, strict=True):
+        for stacked, gradient in zip(self.whole_P, gradient_P, strict=True):
             stacked[n].copy_(gradient.reshape(-1))
 
     def put_half(self, n: int, half: int, gradient_P: Sequence[Tensor]) -> None:
@@ -77,7 +80,7 @@ class HeldGradients:
         """(N,) float64, each whole gradient's squared norm; of this rank's shards alone."""
         squares_N = self._zeros(self._num_held)
         for p, piece in self._pieces():
-            squares_N += self._whole_P[p][:, piece].square().sum(1).to(squares_N)
+            squares_N += self.whole_P[p][:, piece].square().sum(1).to(squares_N)
         return squares_N
 
     def dots(self, gradient_P: Sequence[Tensor | None], *, halves: bool = True) -> Tensor:
@@ -86,9 +89,9 @@ class HeldGradients:
         Returns:
             (1 + H, N) float64: of the wholes, and of each of the `halves` if they are asked for.
         """
-        stacks_HP = [self._whole_P, *(self._halves_HP if halves else [])]
+        stacks_HP = [self.whole_P, *(self._halves_HP if halves else [])]
         dots_HN = self._zeros(len(stacks_HP), self._num_held)
-        for p, whole_Nn in enumerate(self._whole_P):
+        for p, whole_Nn in enumerate(self.whole_P):
             gradient = gradient_P[p]
             if gradient is None:
                 continue
@@ -102,12 +105,12 @@ class HeldGradients:
 
     def _pieces(self) -> Iterator[tuple[int, slice]]:
         """Every parameter's position, with slices that cover its flattened elements."""
-        for p in range(len(self._whole_P)):
+        for p in range(len(self.whole_P)):
             for piece in self._pieces_of(p):
                 yield p, piece
 
     def _pieces_of(self, p: int) -> Iterator[slice]:
-        for start in range(0, self._whole_P[p].shape[1], self._piece_length):
+        for start in range(0, self.whole_P[p].shape[1], self._piece_length):
             yield slice(start, start + self._piece_length)
 
     def _zeros(self, *shape: int) -> Tensor:

@@ -20,8 +20,8 @@ domains 1.5 K + 1, or 2 K + 1 where the preconditioner is not linear. `kfac` add
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from tikmix_hf import distributed
 from tikmix_hf.signals import gradients, preconditioners
 from tikmix_hf.signals.gradients import Batches
+from tikmix_hf.signals.lookahead import LookaheadLosses, StepsAhead, losses_ahead
 from tikmix_hf.signals.matrix import InfluenceMatrix
 from tikmix_hf.signals.pairing import Found, Pairing
 from tikmix_hf.signals.passes import Passes, bare, is_sharded, open_passes
@@ -105,28 +106,8 @@ class GroupInfluence:
         """
         started = time.perf_counter()
         num_batches = check_batches(domain_batches, target_batches)
-        hidden = not progress or distributed.rank() > 0
-        with (
-            gradients.undisturbed(self.model),
-            ExitStack() as stack,
-            tqdm(total=num_batches, desc="influence", leave=False, disable=hidden) as bar,
-        ):
-            with distributed.FailTogether():
-                passes = open_passes(self.model, self.parameters)
-                self.preconditioner.check(sharded=passes.sharded, optimizer=self.optimizer)
-            stack.enter_context(passes.undisturbed())
-            fits = refit or self._apply is None
-            if fits:
-                self._apply = None  # two fits are never held, nor an old one used where a new fails
-                self._apply = self._fit(passes, domain_batches)
-            assert self._apply is not None
-            pairing = Pairing(
-                passes,
-                self._apply,
-                linear=self.preconditioner.side == "target",
-                offload=self.offload,
-                bar=bar,
-            )
+        fits = refit or self._apply is None
+        with self._pairing(domain_batches, num_batches, fits=fits, progress=progress) as pairing:
             fewer_domains = len(domain_batches) < len(target_batches)
             pair = pairing.domains_held if fewer_domains else pairing.targets_held
             found = pair(domain_batches, target_batches)
@@ -143,7 +124,56 @@ class GroupInfluence:
             num_tokens=sum(part.num_tokens for part in parts) + round(own_tokens),
             domain_losses=np.array([part.mean_loss for part in found.domains_K]),
             target_losses=np.array([part.mean_loss for part in found.targets_J]),
+            gradient_norms=np.array([part.batch_norm for part in found.domains_K]),
         )
+
+    def losses_ahead(
+        self,
+        domain_batches: Mapping[str, Batches],
+        target_batches: Mapping[str, Batches],
+        ahead: StepsAhead,
+        *,
+        progress: bool = False,
+    ) -> LookaheadLosses:
+        """The targets' losses a step ahead, with the preconditioner of the last measurement.
+
+        Args:
+            domain_batches: as for `measure`.
+            target_batches: as for `measure`.
+            ahead: the mixtures, and how long the step is.
+            progress: show a bar on rank 0.
+
+        Raises:
+            ValueError: as `measure`; for a sharded model.
+            FloatingPointError: as `measure`; a loss a step ahead is not finite.
+        """
+        check_batches(domain_batches, target_batches)
+        num_batches = sum(map(len, domain_batches.values()))
+        fits = self._apply is None
+        with self._pairing(domain_batches, num_batches, fits=fits, progress=progress) as pairing:
+            return losses_ahead(pairing.passes, pairing, domain_batches, target_batches, ahead)
+
+    @contextmanager
+    def _pairing(
+        self, domain_batches: Mapping[str, Batches], num_batches: int, *, fits: bool, progress: bool
+    ) -> Iterator[Pairing]:
+        """Opens the model and fits the preconditioner; afterwards the model is what it was."""
+        hidden = not progress or distributed.rank() > 0
+        with (
+            gradients.undisturbed(self.model),
+            ExitStack() as stack,
+            tqdm(total=num_batches, desc="influence", leave=False, disable=hidden) as bar,
+        ):
+            with distributed.FailTogether():
+                passes = open_passes(self.model, self.parameters)
+                self.preconditioner.check(sharded=passes.sharded, optimizer=self.optimizer)
+            stack.enter_context(passes.undisturbed())
+            if fits:
+                self._apply = None  # two fits are never held, nor an old one used where a new fails
+                self._apply = self._fit(passes, domain_batches)
+            assert self._apply is not None
+            is_linear = self.preconditioner.side == "target"
+            yield Pairing(passes, self._apply, linear=is_linear, offload=self.offload, bar=bar)
 
     def _own_tokens(
         self, domain_batches: Mapping[str, Batches], found: Found, *, fits: bool

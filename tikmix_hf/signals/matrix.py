@@ -19,7 +19,7 @@ import numpy as np
 from tikmix_hf.files import write_json
 
 FORMAT = "tikmix-hf influence"
-VERSION = 2
+VERSION = 3
 _STDERRS = ("domain_stderr", "target_stderr")
 
 
@@ -55,6 +55,9 @@ class InfluenceMatrix:
     """(J,) mean loss in nats per token."""
     rounds: np.ndarray | None = None
     """(R, J, K) of each round whose mean this is, on text of its own; None for one measurement."""
+    gradient_norms: np.ndarray | None = None
+    """(K,) root mean square, over batches, of the norm of the gradient of a batch's mean loss; None
+    where it was not noted."""
 
     def __post_init__(self) -> None:
         for name in ("targets", "domains"):
@@ -77,6 +80,8 @@ class InfluenceMatrix:
             if not len(self.rounds):
                 raise ValueError("`rounds` must hold at least one; got none.")
             self._freeze("rounds", (len(self.rounds), *matrix))
+        if self.gradient_norms is not None:
+            self._freeze("gradient_norms", (num_domains,))
 
     def _freeze(self, name: str, shape: tuple[int, ...]) -> None:
         """Makes a field a read-only float64 array of that shape, and checks its entries."""
@@ -146,6 +151,7 @@ class InfluenceMatrix:
             squares = [np.square(getattr(matrix, field)) for matrix in matrices]
             return np.sqrt(np.tensordot(shares_R**2, squares, axes=1))
 
+        norms = [None if m.gradient_norms is None else True for m in matrices]
         return cls(
             values=combined("values"),
             domain_stderr=error("domain_stderr"),
@@ -158,6 +164,7 @@ class InfluenceMatrix:
             domain_losses=combined("domain_losses"),
             target_losses=combined("target_losses"),
             rounds=None if weights is not None else np.stack([m.values for m in matrices]),
+            gradient_norms=None if None in norms else combined("gradient_norms"),
         )
 
     def centred(self, mixture: np.ndarray) -> np.ndarray:

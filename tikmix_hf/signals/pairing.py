@@ -115,6 +115,24 @@ class Pairing:
         domain_stderr_JK = sampling_error.pooled(gaps_KJ, sizes_J).T
         return Found(values_HKJ[0].T, domain_stderr_JK, target_stderr_JK, targets_J, domains_K)
 
+    def updates_held(self, domain_batches: Mapping[str, Batches]) -> tuple[list[Tensor], int]:
+        """Holds K domains' updates H^-1 g_k whole.
+
+        Returns:
+            (K, n) of every parameter with n elements, and the tokens read by all ranks.
+        """
+        with distributed.FailTogether():
+            held = HeldGradients(
+                self.passes.local_P, len(domain_batches), num_halves=0, offload=self.offload
+            )
+        num_tokens = 0
+        for k, (name, batches) in enumerate(domain_batches.items()):
+            part = self._gather(f"domain {name!r}", batches)
+            with distributed.FailTogether():
+                held.put_whole(k, next(self._updates(part)))
+            num_tokens += part.num_tokens
+        return held.whole_P, num_tokens
+
     def _hold(
         self, parts: Mapping[str, Batches], kind: Literal["target", "domain"], *, num_halves: int
     ) -> tuple[HeldGradients, list[Part]]:

@@ -45,6 +45,11 @@ class Part(NamedTuple):
     """How large its gradients are beside those of other parts: root of the sum of their squares."""
 
     @property
+    def batch_norm(self) -> float:
+        """Root mean square, over microbatches, of the norm of a microbatch's mean gradient."""
+        return self.gradient_size * float(np.count_nonzero(self.loss_tokens_G)) ** 0.5
+
+    @property
     def num_loss_tokens(self) -> float:
         """All that the mean loss is a mean of."""
         return float(self.loss_tokens_G.sum())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tikmix_hf.updates.audit import Comparison, Prediction, compare
-from tikmix_hf.updates.measurement import Measurer
+from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.plan import FORWARD_ONLY
 from tikmix_hf.updates.rounds import Rounds
 
@@ -43,6 +43,11 @@ class Auditor:
         self.num_tokens = 0
         self._prediction: Prediction | None = None
         self._correlations: tuple[float, ...] = ()
+
+    @property
+    def has_prediction(self) -> bool:
+        """Whether there is something to check."""
+        return self._prediction is not None
 
     def settle(self, model: nn.Module, realised_K: NDArray[np.int64]) -> Comparison | None:
         """Checks the prediction, if there is one.

@@ -32,6 +32,10 @@ class Clock:
         self._in_updates += seconds
         return seconds
 
+    def add_to_updates(self, seconds: float) -> None:
+        """Books what an update took before it began, such as reading the losses of its probes."""
+        self._in_updates += seconds
+
     def planned(self, num_tokens: float) -> float | None:
         """Seconds that training would take for so many tokens; None before it read any."""
         read = self._last_token - self._first_token

@@ -65,7 +65,8 @@ def decide(
     notes = tuple(next_state.notes)
     whole = Decision(proposal_K, proposal_K, next_state, notes, None)
     is_move = not np.array_equal(proposal_K, signals.mixture)
-    if not (is_move and num_errors and "influence" in mixer.requires):
+    # Losses a step ahead cannot be taken round by round.
+    if not (is_move and num_errors and mixer.requires == {"influence"}):
         return whole
     if rounds is None or len(rounds) < 2:
         return whole._replace(notes=(*notes, "one round of text, so no noise guard"))
@@ -114,15 +115,22 @@ def _fold(mixer: Mixer[Any], state: Any, signals: Signals, rounds_RJK: Array, *,
     if stderr_JK is not None:
         # Of less text; a fold's own spread over rounds would be noisier than this.
         stderr_JK = stderr_JK * np.sqrt(num_rounds / (num_rounds - 1))
-    others_JK = np.delete(rounds_RJK, out, axis=0).mean(axis=0)
-    fold = replace(signals, influence=others_JK, stderr=stderr_JK)
+    others_RJK = np.delete(rounds_RJK, out, axis=0)
+    fold = replace(signals, influence=others_RJK.mean(axis=0), stderr=stderr_JK, rounds=others_RJK)
     proposal_K = would_propose(mixer, state, fold)
     return signals.mixture if proposal_K is None else proposal_K
 
 
-def with_influence(signals: Signals, matrix: InfluenceMatrix) -> Signals:
-    """The same signals with a measurement's influence."""
-    return replace(signals, influence=matrix.values, stderr=matrix.stderr)
+def with_gradients(signals: Signals, matrix: InfluenceMatrix, name: str) -> Signals:
+    """The same signals with a measurement, as the signal of that name."""
+    losses = {"domain_losses": matrix.domain_losses, "target_losses": matrix.target_losses}
+    if name == "alignment":
+        return replace(
+            signals, alignment=matrix.values, gradient_norms=matrix.gradient_norms, **losses
+        )
+    return replace(
+        signals, influence=matrix.values, stderr=matrix.stderr, rounds=matrix.rounds, **losses
+    )
 
 
 def _checked(mixture_K: Array, signals: Signals) -> Array:

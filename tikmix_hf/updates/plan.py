@@ -49,9 +49,9 @@ class Part:
     """Rows there are to measure."""
     tokens_per_row: float
     """Mean over these rows."""
-    extra_passes: float = 0.0
-    """Passes over an update's rows beside the one that gives their gradient: `FORWARD_ONLY` where
-    the next update audits them, and what the preconditioner reads."""
+    passes: float = 1.0
+    """Passes over an update's rows: 1 for their gradient, `FORWARD_ONLY` for each time they are
+    read forward, and what the preconditioner reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +70,7 @@ class RunSize:
     def tokens_per_update(self, num_rows: int) -> float:
         """Tokens of an update of `num_rows` rows of every part, of all rows where it has fewer."""
         return sum(
-            min(num_rows, part.num_rows) * part.tokens_per_row * (1 + part.extra_passes)
-            for part in self.parts
+            min(num_rows, part.num_rows) * part.tokens_per_row * part.passes for part in self.parts
         )
 
 

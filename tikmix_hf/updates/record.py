@@ -60,6 +60,9 @@ class UpdateRecord:
     """(K,) how often the domain's rows were gone through since the run began."""
     num_tokens: int
     """Tokens that this update measured; one that was only read forward counts a third."""
+    costs: dict[str, dict[str, float]]
+    """Tokens and seconds by signal, of `audit` and of the `mixer` itself; those of `train_losses`
+    are part of training's own passes and not of `seconds`."""
     planned_tokens: int
     """Tokens that the plan gives an update, if no round is saved."""
     seconds: float
@@ -93,6 +96,7 @@ class UpdateRecord:
             "realised_tokens": self._named(self.realised),
             "epochs": self._named(self.epochs),
             "tokens": self.num_tokens,
+            "costs": self.costs,
             "planned_tokens": self.planned_tokens,
             "seconds": self.seconds,
             "planned_seconds": self.planned_seconds,
@@ -128,6 +132,8 @@ class UpdateRecord:
             "time_share": self.time_share,
             "token_share": self.token_share,
         }
+        for signal, cost in self.costs.items():
+            numbers |= {f"cost/{signal}/{unit}": value for unit, value in cost.items()}
         if self.verdict is not None:
             numbers |= {f"guard/{name}": v for name, v in self.verdict.to_dict().items()}
         if self.audit is not None:

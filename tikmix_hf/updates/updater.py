@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,16 @@ from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.schedule import MixtureSchedule
 from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.updates.account import Account, Interval
+from tikmix_hf.updates.audit import Comparison
 from tikmix_hf.updates.auditor import Auditor
-from tikmix_hf.updates.clock import Clock
-from tikmix_hf.updates.decision import Decision, decide, with_influence, would_propose
-from tikmix_hf.updates.measurement import Measurer
+from tikmix_hf.updates.beginning import beginning
+from tikmix_hf.updates.decision import Decision, decide
+from tikmix_hf.updates.gathering import Gatherer, Live
+from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.plan import Plan
+from tikmix_hf.updates.probing import Prober, Probing
 from tikmix_hf.updates.record import UpdateRecord
-from tikmix_hf.updates.rounds import Rounds, measure_in_rounds
 
 # Shape letters: K domains.
 
@@ -39,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 # What an update may fail of without taking training along. MixerError is a ValueError.
 FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError, distributed.OtherRankFailed)
-_COUNTERS = ("_num_updates", "_last_step", "_measured_tokens", "_trained_tokens")
 
 
 class MixtureUpdater:
@@ -72,9 +74,11 @@ class MixtureUpdater:
         self.dataset, self.measurer = dataset, measurer
         self.mixer, self.noise_guard = mixer, noise_guard
         self.observe, self.raises = observe, raises
-        self.measures = observe or bool(mixer.requires)
         self.influence: InfluenceMatrix | None = None
         self.layout: BatchLayout | None = None
+        self.gatherer = Gatherer(dataset, measurer, mixer)
+        self.prober = Prober(dataset, measurer, mixer)
+        self.account = Account(dataset)
         self._plan: Plan | None = None
         self._auditor = Auditor(measurer)
         self._data_identity = {"seed": dataset.seed, "domains": dataset.domains.fingerprint()}
@@ -83,63 +87,121 @@ class MixtureUpdater:
     def start(self) -> None:
         """Sets what a run counts to where it is before the first step."""
         self._mixer_state = self.mixer.init(self.dataset.schedule.segments[0].mixture)
-        self._num_updates = 0
-        self._last_step = 0
-        self._measured_tokens = 0
-        self._trained_tokens = 0
+        self.account.start()
+        self.prober.probing = None
         self._auditor.start()
+        self.gatherer.start()
         self.start_clock()
 
     def start_clock(self) -> None:
         """Takes this moment for the beginning of training in this process."""
-        self._clock = Clock(self._trained_tokens)
+        self.account.start_clock()
         self.measurer.forget()
 
     def take(self, plan: Plan) -> None:
         """Measures by a plan from now on."""
         assert self.layout is not None
-        self._plan = plan
+        self._plan, self.prober.layout = plan, self.layout
         self.measurer.num_rows, self.measurer.per_device = plan.num_rows, self.layout.per_device
 
-    def update(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord:
-        """Audits, measures, steps the mixer and announces its mixture."""
-        interval, read_before = self._close_interval(step), self.measurer.num_tokens
-        mixture_K = self.dataset.schedule.segments[-1].mixture
-        audit = rounds = None
-        decision = Decision(mixture_K, mixture_K, self._mixer_state, (), None)
+    def begin(self) -> str:
+        """Lets the mixer name the mixture of the first sample; returns what was done, in words.
+
+        Raises:
+            ValueError: the mixer cannot say, or no mixture obeys its constraints.
+        """
+        known = self.gatherer.known(0, 0, end=self._end)
+        schedule, said = beginning(self.mixer, known)
+        if schedule is not None:
+            self.dataset.load_schedule(schedule)
+            self._mixer_state = self.mixer.init(schedule.segments[0].mixture)
+        return said
+
+    def end_step(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord | None:
+        """Does what is due at the end of an optimizer step; returns the update, if it was one."""
+        assert self.layout is not None
+        self.gatherer.end_step(self.layout, step)
+        if self.prober.probing:
+            return self._probe(step, model, optimizer)
+        if not self._is_due(step):
+            return None
         notes: list[str] = []
-        with self._forgiving(step, "audit failed", notes):
-            audit = self._auditor.settle(model, interval.realised)
-        with self._forgiving(step, "update failed", notes):
-            rounds = self._measure(step, mixture_K, model, optimizer)
-            decision = self._decide(step, mixture_K, rounds)
+        if self.prober.probe_steps:
+            with self._forgiving(step, "probe failed", notes):
+                self.prober.begin(self._signals(step, optimizer), self._mixer_state)
+                return None
+        return self._update(step, Live(model, optimizer), notes)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether this step updates: it is planned, and samples are left that it could change."""
+        assert self.layout is not None
+        assert self._plan is not None
+        free = self.layout.first_free_sample(step)
+        return self._plan.is_due(step) and (self.observe or free < self._end)
+
+    @property
+    def _end(self) -> int:
+        """Samples of the whole run."""
+        assert self.layout is not None
+        assert self._plan is not None
+        return self.layout.samples_before(self._plan.run.max_steps)
+
+    def _probe(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord | None:
+        """Reads the losses that probes led to; with the last of them, the mixer answers."""
+        notes: list[str] = []
+        with self._forgiving(step, "probe failed", notes):
+            seconds = self.prober.read(step, model, self.account.num_updates)
+            self.account.clock.add_to_updates(seconds)
+        if self.prober.probing and not self.prober.probing.is_over:
+            return None
+        return self._update(step, Live(model, optimizer), notes)
+
+    def _update(self, step: int, live: Live, notes: list[str]) -> UpdateRecord:
+        """Audits, measures, steps the mixer and announces its mixture."""
+        assert self.layout is not None
+        assert self._plan is not None
+        interval = self.account.close_interval(step, self.layout)
+        mixture_K = self.dataset.schedule.segments[-1].mixture
+        decision = Decision(mixture_K, mixture_K, self._mixer_state, (), None)
+        audit = self._audit(interval, live, notes)
+        if self.mixer.at_updates or self.observe:
+            with self._forgiving(step, "update failed", notes):
+                decision = self._decide(step, live)
         self._mixer_state = decision.state
         notes[:0] = decision.notes
         if self.observe:
             notes.append("observed only")
         from_sample = self._announce(step, mixture_K, decision, notes)
         in_force_K = self.dataset.schedule.segments[-1].mixture  # normalised once more
-        matrix = None if rounds is None else rounds.matrix
-        self.influence = matrix or self.influence
-        self._auditor.predict(step, self._num_updates, rounds)
-        self._num_updates += 1
-        num_tokens = self._auditor.num_tokens + self.measurer.num_tokens - read_before
-        self._measured_tokens += num_tokens
-        return self._record(
-            step,
+        rounds = self.gatherer.rounds
+        self.influence = rounds.matrix if rounds else self.influence
+        self._auditor.predict(step, self.account.num_updates, rounds)
+        costs, self.prober.probing = self.gatherer.costs, None
+        self.gatherer.start()
+        return self.account.record(
             interval,
+            costs,
+            self._plan,
             mixture=mixture_K,
             proposed=decision.mixture if from_sample is None else in_force_K,
             unguarded=decision.proposal,
             verdict=decision.verdict,
             notes=tuple(notes),
             from_sample=from_sample,
-            influence=matrix,
-            num_rounds=0 if rounds is None else len(rounds.each),
-            proposal_change=None if rounds is None else rounds.change,
+            influence=rounds.matrix if rounds else None,
+            num_rounds=len(rounds.each) if rounds else 0,
+            proposal_change=rounds.change if rounds else None,
             audit=audit,
-            num_tokens=num_tokens,
         )
+
+    def _audit(self, interval: Interval, live: Live, notes: list[str]) -> Comparison | None:
+        """Checks what the last update predicted, if it predicted anything."""
+        audit, costs = None, self.gatherer.costs
+        if self._auditor.has_prediction:
+            with self._forgiving(interval.step, "audit failed", notes), costs.timing("audit"):
+                audit = self._auditor.settle(live.model, interval.realised)
+            costs.add("audit", tokens=self._auditor.num_tokens)
+        return audit
 
     @contextmanager
     def _forgiving(self, step: int, what: str, notes: list[str]) -> Iterator[None]:
@@ -152,55 +214,40 @@ class MixtureUpdater:
             notes.append(f"{what}: {err}")
             logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[-1])
 
-    def _measure(
-        self, step: int, mixture_K: NDArray[np.float64], model: nn.Module, optimizer: Any
-    ) -> Rounds | None:
-        """Measures rounds until the proposal stays, if the mixer or the user asks for any."""
-        if not self.measures:
-            return None
-        portions = self.measurer.portions(self._num_updates)
-
-        def follows(matrix: InfluenceMatrix) -> NDArray[np.float64] | None:
-            if "influence" not in self.mixer.requires:
-                return None
-            signals = with_influence(self._signals(step, mixture_K), matrix)
-            return distributed.solve_on_rank_0(
-                lambda: would_propose(self.mixer, self._mixer_state, signals), (ValueError,)
-            )
-
+    def _decide(self, step: int, live: Live) -> Decision:
+        """Gathers signals and steps the mixer on rank 0; every rank gets its answer, or error."""
+        known = self._signals(step, live.optimizer)
         try:
-            return measure_in_rounds(
-                lambda number: self.measurer.measure(model, optimizer, portions[number]),
-                follows,
-                num_rounds=len(portions),
-                tolerance=self.measurer.settings.tolerance,
+            signals = self.gatherer.gather(
+                known, self._mixer_state, live, self.account.num_updates, self.prober.probing
             )
         finally:
             self.measurer.release()
+        rounds = self.gatherer.rounds
+        with self.gatherer.costs.timing("mixer"):
+            return distributed.solve_on_rank_0(
+                lambda: decide(
+                    self.mixer,
+                    self._mixer_state,
+                    signals,
+                    rounds.matrix.rounds if rounds else None,
+                    num_errors=self.noise_guard,
+                ),
+                (ValueError,),
+            )
 
-    def _decide(self, step: int, mixture_K: NDArray[np.float64], rounds: Rounds | None) -> Decision:
-        """Steps the mixer on rank 0; every rank gets its answer, or its error."""
-        signals = self._signals(step, mixture_K)
-        if rounds is not None:
-            signals = with_influence(signals, rounds.matrix)
-        return distributed.solve_on_rank_0(
-            lambda: decide(
-                self.mixer,
-                self._mixer_state,
-                signals,
-                None if rounds is None else rounds.matrix.rounds,
-                num_errors=self.noise_guard,
-            ),
-            (ValueError,),
+    def _signals(self, step: int, optimizer: Any) -> Signals:
+        """What is known without measuring, for an answer to be announced now."""
+        return self.gatherer.known(
+            step, self._next_sample(step), end=self._end, optimizer=optimizer
         )
 
-    def _signals(self, step: int, mixture_K: NDArray[np.float64]) -> Signals:
-        return Signals(
-            step=step,
-            domains=self.dataset.domains.names,
-            targets=tuple(self.measurer.targets),
-            mixture=mixture_K,
-        )
+    def _next_sample(self, step: int) -> int:
+        """The first sample that a change announced now could begin with."""
+        assert self.layout is not None
+        # After a resume with fewer workers, a change announced before may lie farther ahead.
+        announced = self.dataset.schedule.segments[-1].from_sample
+        return self.layout.first_free_sample(step, after=announced)
 
     def _announce(
         self,
@@ -210,12 +257,9 @@ class MixtureUpdater:
         notes: Sequence[str],
     ) -> int | None:
         """Tells the dataset; returns the first sample under a new mixture, None for no change."""
-        assert self.layout is not None
         from_sample = None
         if not self.observe and not np.array_equal(decision.mixture, mixture_K):
-            # After a resume with fewer workers, a change announced before may lie farther ahead.
-            announced = self.dataset.schedule.segments[-1].from_sample
-            from_sample = self.layout.first_free_sample(step, after=announced)
+            from_sample = self._next_sample(step)
             about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
             self.dataset.set_mixture(decision.mixture, from_sample, update=about)
         last = self.dataset.schedule.segments[-1]
@@ -224,36 +268,6 @@ class MixtureUpdater:
         )
         return from_sample
 
-    def _close_interval(self, step: int) -> _Interval:
-        """Counts what was trained on since the last update."""
-        assert self.layout is not None
-        first, last = map(self.layout.samples_before, (self._last_step, step))
-        realised_K = self.dataset.tokens_between(first, last)
-        self._trained_tokens += int(realised_K.sum())
-        self._last_step = step
-        self._clock.begin_update(self._trained_tokens)
-        return _Interval(
-            requested=self.dataset.schedule.mean_between(first, last) * realised_K.sum(),
-            realised=realised_K,
-            epochs=np.array(list(self.dataset.epochs_used(last).values())),
-        )
-
-    def _record(self, step: int, interval: _Interval, **decided: Any) -> UpdateRecord:
-        """Adds what was trained since the last update, and what this one cost."""
-        assert self._plan is not None
-        seconds = self._clock.end_update()
-        return UpdateRecord(
-            step=step,
-            domains=self.dataset.domains.names,
-            seconds=seconds,
-            planned_tokens=round(self._plan.tokens_per_update),
-            planned_seconds=self._clock.planned(self._plan.tokens_per_update),
-            time_share=self._clock.time_share,
-            token_share=self._measured_tokens / max(self._trained_tokens, 1),
-            **interval._asdict(),
-            **decided,
-        )
-
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, as JSON types under a checksum."""
         content = {
@@ -261,8 +275,10 @@ class MixtureUpdater:
             "data": self._data_identity,
             "layout": None if self.layout is None else self.layout.identity(),
             "mixer": {"settings": self.mixer.describe(), "state": self._mixer_state._asdict()},
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "counters": self.account.state(),
             "audit": self._auditor.state(),
+            "heard": self.gatherer.state(),
+            "probing": self.prober.probing,
         }
         return seal(content)
 
@@ -288,14 +304,8 @@ class MixtureUpdater:
             logger.warning(
                 "%s was made with another mixer; %s starts anew.", origin, self.mixer.describe()
             )
-        for name in _COUNTERS:
-            setattr(self, name, content["counters"][name])
+        self.account.resume(content["counters"])
         self._auditor.resume(content["audit"], origin)
-
-
-class _Interval(NamedTuple):
-    """What was trained on from one update to the next, (K,) each."""
-
-    requested: NDArray[np.float64]
-    realised: NDArray[np.int64]
-    epochs: NDArray[np.float64]
+        self.gatherer.resume(content["heard"])
+        probing = content["probing"]
+        self.prober.probing = None if probing is None else Probing.restore(probing)

@@ -8,6 +8,7 @@ the same before the first step and after a resume.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,7 @@ def plan_run(
     *,
     max_steps: int,
     observe: bool,
+    num_probe_steps: int = 0,
 ) -> Plan:
     """Plans a run's measurements.
 
@@ -89,6 +91,10 @@ def plan_run(
         parts: the K domains and J targets that are measured.
         max_steps: optimizer steps of the run.
         observe: whether updates are of use even where no sample is left to change.
+        num_probe_steps: optimizer steps from the mixer's question to its answer.
+
+    Raises:
+        ValueError: the steps of updates leave no room for their probes.
     """
     shares_K = dataset.schedule.segments[0].mixture
     row_tokens_K = dataset.domains.num_tokens / [domain.num_rows for domain in dataset.domains]
@@ -96,20 +102,33 @@ def plan_run(
     tokens_per_sample = 1 / np.sum(shares_K / row_tokens_K)
     run = RunSize(
         max_steps=max_steps,
-        last_step=max_steps if observe else _last_useful_step(layout, max_steps),
+        last_step=max_steps
+        if observe
+        else max(_last_useful_step(layout, max_steps) - num_probe_steps, 0),
         num_tokens=float(layout.samples_before(max_steps) * tokens_per_sample),
         parts=tuple(parts),
     )
-    return wishes.plan(run)
+    plan = wishes.plan(run)
+    for earlier, later in itertools.pairwise(plan.steps):
+        if later - earlier < num_probe_steps:
+            raise ValueError(
+                f"`every_steps` must leave {num_probe_steps} steps from one update to the next, "
+                f"which the mixer's probes take; got {later - earlier}, from step {earlier} to "
+                f"{later}. Update less often, or set fewer or shorter probes."
+            )
+    return plan
 
 
-def check_room(dataset: InterleavedDomainDataset, plan: Plan, *, step: int) -> None:
+def check_room(
+    dataset: InterleavedDomainDataset, plan: Plan, *, step: int, num_probes: int = 0
+) -> None:
     """Refuses a dataset whose schedule has no room, or is not this run's to change.
 
     Args:
         dataset: what training reads; its schedule has the changes of the steps done.
         plan: of the run.
         step: optimizer steps done; from 1 on the run is a resumed one.
+        num_probes: mixtures that are tried before each update.
 
     Raises:
         ValueError: names `dataset` or `max_updates`.
@@ -122,6 +141,7 @@ def check_room(dataset: InterleavedDomainDataset, plan: Plan, *, step: int) -> N
             "InterleavedDomainDataset, or pass mixer='static' or observe=True."
         )
     num_left = sum(planned > step for planned in plan.steps)
+    num_left *= num_probes + 2 if num_probes else 1  # each probe, back again, and the update
     num_made = len(dataset.schedule.segments) - 1
     if num_made + num_left > dataset.max_updates:
         made = f" left, after {num_made} changes" if step else ""
