@@ -76,13 +76,24 @@ def test_a_step_returns_a_mixture_and_leaves_its_arguments_alone(name, settings)
 @every_variant
 def test_every_mixture_of_a_run_obeys_the_constraints(name, settings):
     bounds = Constraints(floors={"away": 0.15}, caps={"useful": 0.3, "aside": 0.35})
-    outcome = quadratic.run(mixers.load(name)(**settings, constraints=bounds))
+    outcome = quadratic.run(mixers.load(name)(**settings, constraints=bounds), num_updates=4)
     assert len(outcome.mixtures) > 1
     for mixture in outcome.mixtures[1:]:
         assert mixture[3] >= 0.15 - 1e-12
         assert mixture[0] <= 0.3 + 1e-12
         assert mixture[2] <= 0.35 + 1e-12
         assert is_mixture(mixture)
+
+
+@every_variant
+def test_no_domain_is_read_more_often_than_the_constraints_allow(name, settings):
+    """All of "aside" is 0.6 of the run's tokens, and 0.3 of that may be read."""
+    bounds = Constraints(max_epochs={"aside": 0.3})
+    outcome = quadratic.run(mixers.load(name)(**settings, constraints=bounds))
+    supply = outcome.signals.supply
+    rows = supply.seen[2] / quadratic.TOKENS_PER_ROW
+    # Quotas are rounded to whole rows whenever the mixture changes.
+    assert rows <= 0.3 * supply.tokens[2] / quadratic.TOKENS_PER_ROW + quadratic.NUM_UPDATES
 
 
 @every_variant
@@ -94,8 +105,8 @@ def test_other_names_change_nothing(name, settings):
     # Supplies go by the order of the names, which is another one.
     order = np.argsort(np.argsort(quadratic.NAMES))
     renamed = dataclasses.replace(renamed, names=tuple(np.array(renamed.names)[order].tolist()))
-    first = quadratic.run(mixers.load(name)(**settings))
-    second = quadratic.run(mixers.load(name)(**settings), renamed)
+    first = quadratic.run(mixers.load(name)(**settings), num_updates=4)
+    second = quadratic.run(mixers.load(name)(**settings), renamed, num_updates=4)
     np.testing.assert_array_equal(second.mixtures, first.mixtures)
 
 
@@ -126,7 +137,8 @@ def test_a_run_resumed_from_json_after_every_update_is_the_same_run(name, settin
         assert restored == state
         return restored
 
-    straight, resumed = quadratic.run(mixer), quadratic.run(mixer, saved=saved)
+    straight = quadratic.run(mixer, num_updates=4)
+    resumed = quadratic.run(mixer, num_updates=4, saved=saved)
     np.testing.assert_array_equal(resumed.mixtures, straight.mixtures)
     assert resumed.state == straight.state
     with pytest.raises(ValueError, match="`saved` must have the fields"):
