@@ -117,4 +117,4 @@ def _stepped(
 
 def _weighted(weights_K: np.ndarray, updates_K: Tensor) -> Tensor:
     """The weighted sum of K flat updates of one parameter."""
-    return torch.from_numpy(weights_K).to(updates_K) @ updates_K
+    return torch.tensor(weights_K).to(updates_K) @ updates_K
