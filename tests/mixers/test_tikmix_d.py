@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import runpy
+import warnings
 from pathlib import Path
 
+import cvxpy as cp
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
@@ -15,6 +17,7 @@ from tikmix_hf.mixers._simplex_program import paper_program
 from tikmix_hf.mixers._slsqp import slsqp
 from tikmix_hf.mixers.base import MixerError
 from tikmix_hf.mixers.tikmix_d import solve, solve_certified
+from tikmix_hf.mixture import Polytope
 
 certificates = runpy.run_path(
     str(Path(__file__).parents[2] / "eval" / "solver_certificates.py"), run_name="certificates"
@@ -30,10 +33,38 @@ SAME_OBJECTIVE, SATISFIED = 1e-6, 1e-8
 SAME_MIXTURE = 1e-3
 
 
+def reference_with_groups(values_JK, current_K, coefficients, polytope):
+    """The optimum as Clarabel finds it, with rows for groups."""
+    gain_JK, guard_JK = normalised(values_JK)
+    alpha, beta, gamma = coefficients
+    mixture = cp.Variable(len(current_K))
+    phat = gain_JK @ mixture
+    value = alpha * cp.norm(phat - cp.sum(phat) / len(gain_JK), 2) / np.sqrt(len(gain_JK))
+    value -= beta * cp.sum(phat) + gamma * cp.sum(cp.entr(mixture))
+    conditions = [
+        cp.sum(mixture) == 1,
+        guard_JK @ mixture >= guard_JK @ current_K,
+        mixture >= polytope.lower_K,
+        mixture <= polytope.upper_K,
+        polytope.rows_GK @ mixture >= polytope.least_G,
+    ]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+        cp.Problem(cp.Minimize(value), conditions).solve(
+            solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9
+        )
+    found_K = np.clip(mixture.value, 0, None)
+    return found_K / found_K.sum()
+
+
 def assert_optimal(values_JK, current_K, mixture_K, coefficients, box=None):
     guard_JK = normalised(values_JK)[1]
     found = objective(values_JK, mixture_K, coefficients)
-    reference_K = reference(values_JK, current_K, coefficients, box)
+    reference_K = (
+        reference_with_groups(values_JK, current_K, coefficients, box)
+        if isinstance(box, Polytope)
+        else reference(values_JK, current_K, coefficients, box)
+    )
     best = objective(values_JK, reference_K, coefficients)
     assert abs(found - best) <= SAME_OBJECTIVE * max(1, abs(best))
     assert (guard_JK @ mixture_K >= guard_JK @ current_K - SATISFIED).all()
@@ -67,13 +98,89 @@ def test_floors_and_caps_are_met_at_the_optimum_of_the_box():
         assert solution.slack == 0
 
 
+def random_groups(rng, inside_K, *, room=0.05):
+    """A polytope with groups around a mixture that obeys them."""
+    polytope = Polytope.box(0.5 * inside_K, np.minimum(1, 2 * inside_K))
+    for _ in range(3):
+        row_K = (rng.random(len(inside_K)) < 0.4) * rng.choice([-1.0, 1.0])
+        polytope = polytope.with_row(row_K, row_K @ inside_K - room * rng.random())
+    return polytope
+
+
+@pytest.mark.parametrize("solver", ["auto", "slsqp"])
+def test_groups_are_met_at_the_optimum_among_those_that_meet_them(solver):
+    """The mixture in force obeys, so there is no slack; SLSQP is given regular instances only."""
+    rng = np.random.default_rng(11)
+    num_moved = 0
+    for i in range(20):
+        family = FAMILIES[i % len(FAMILIES)] if solver == "auto" else "gaussian"
+        values_JK, current_K = instance(family, rng, 3, 9)
+        polytope = random_groups(rng, current_K)
+        coefficients = COEFFICIENTS[i % len(COEFFICIENTS)] if solver == "auto" else (1.0, 1.0, 1.0)
+        solution = solve_certified(
+            values_JK, current_K, coefficients, constraints=polytope, solver=solver
+        )
+        assert polytope.violation(solution.mixture) <= 1e-9
+        assert solution.slack == 0
+        assert_optimal(values_JK, current_K, solution.mixture, coefficients, polytope)
+        free_K = solve_certified(values_JK, current_K, coefficients, constraints=polytope[:2])
+        num_moved += polytope.violation(free_K.mixture) > 1e-3
+    assert num_moved >= 3  # so often the groups made a difference
+
+
+def test_groups_win_with_the_least_slack():
+    """Only the first two help, had 0.8 and may have 0.6: the shortfall is 0.2."""
+    polytope = Polytope.box(np.zeros(4), np.ones(4)).with_row(np.array([-1.0, -1, 0, 0]), -0.6)
+    solution = solve_certified([[1.0, 1, 0, 0]], [0.4, 0.4, 0.1, 0.1], constraints=polytope)
+    np.testing.assert_allclose(solution.mixture, [0.3, 0.3, 0.2, 0.2], atol=1e-6)
+    assert polytope.contains(solution.mixture)
+    assert solution.slack == pytest.approx(0.2, abs=2e-7)
+    assert solution.notes(("a",)) == (
+        "constraints exclude the mixture in force; Pareto slack 2.0e-01",
+    )
+
+
+def test_groups_that_fix_their_sums_are_met_and_certified():
+    rng = np.random.default_rng(12)
+    for i in range(20):
+        values_JK, current_K = instance(FAMILIES[i % len(FAMILIES)], rng, 3, 8)
+        row_K = np.arange(8) < 4
+        total = row_K @ current_K + rng.uniform(-0.05, 0.05)
+        total = float(np.clip(total, 0.0, 1.0))
+        polytope = Polytope.box(np.zeros(8), np.ones(8)).with_row(1.0 * row_K, total)
+        polytope = polytope.with_row(-1.0 * row_K, -total)
+        solution = solve_certified(values_JK, current_K, constraints=polytope)
+        assert row_K @ solution.mixture == pytest.approx(total, abs=1e-9)
+
+
+def test_the_bound_holds_for_any_multipliers_of_groups():
+    rng = np.random.default_rng(13)
+    for i in range(100):
+        values_JK, current_K = instance("gaussian", rng, 3, 5)
+        coefficients = COEFFICIENTS[i % len(COEFFICIENTS)]
+        polytope = random_groups(rng, current_K)
+        program = paper_program(values_JK, current_K, coefficients, polytope, np.zeros(3))
+        bound = program.bound(
+            rng.exponential(size=6) - 0.2, rng.standard_normal(len(program.spread_NK))
+        )
+        mixture_K = solve_certified(values_JK, current_K, coefficients, constraints=polytope)
+        assert bound <= objective(values_JK, mixture_K.mixture, coefficients) + SATISFIED
+        assert bound <= objective(values_JK, current_K, coefficients)
+
+
+def test_one_mixture_that_bounds_leave_is_the_answer():
+    only_K = np.array([0.1, 0.2, 0.3, 0.4])
+    solution = solve_certified([[1.0, 0, 0, 0]], np.full(4, 0.25), constraints=(only_K, only_K))
+    np.testing.assert_allclose(solution.mixture, only_K, rtol=1e-12)
+
+
 def test_a_bound_below_which_no_feasible_mixture_lies_comes_from_any_multipliers():
     rng = np.random.default_rng(2)
     for i in range(200):
         values_JK, current_K = instance("gaussian", rng, 3, 5)
         coefficients = COEFFICIENTS[i % len(COEFFICIENTS)]
         lower_K, upper_K = 0.7 * current_K, np.minimum(1, current_K * 1.4)
-        box = (lower_K, upper_K) if i % 2 else (np.zeros(5), np.ones(5))
+        box = Polytope.box(lower_K, upper_K) if i % 2 else Polytope.box(np.zeros(5), np.ones(5))
         program = paper_program(values_JK, current_K, coefficients, box, np.zeros(3))
         num_spread = len(program.spread_NK)
         bound = program.bound(rng.exponential(size=3) - 0.2, rng.standard_normal(num_spread))
@@ -90,7 +197,7 @@ def test_the_bound_is_tight_where_fixed_shares_and_floors_leave_one_mixture():
 
 
 def test_a_certificate_asks_for_feasibility_and_for_the_bound():
-    box = np.zeros(2), np.ones(2)
+    box = Polytope.box(np.zeros(2), np.ones(2))
     program = paper_program(np.eye(2), np.array([0.5, 0.5]), (1.0, 1.0, 1.0), box, np.zeros(2))
     inside_K, outside_K = np.array([0.5, 0.5]), np.array([0.5 + 2e-8, 0.5 - 2e-8])
     scale = max(1, abs(program.objective(inside_K)))
@@ -103,7 +210,7 @@ def test_a_certificate_asks_for_feasibility_and_for_the_bound():
 def test_the_gradient_is_that_of_finite_differences(coefficients):
     rng = np.random.default_rng(3)
     values_JK, current_K = instance("gaussian", rng, 4, 6)
-    box = np.zeros(6), np.ones(6)
+    box = Polytope.box(np.zeros(6), np.ones(6))
     program = paper_program(values_JK, current_K, coefficients, box, np.zeros(4))
     numeric_K = approx_fprime(current_K, program.objective, 1e-7)
     # Forward differences err by step * |f''| / 2 <= 1e-7 / min w, and by rounding / step = 1e-8.
@@ -118,7 +225,7 @@ def test_the_gradient_is_that_of_finite_differences(coefficients):
 @pytest.mark.parametrize("solver", [interior_point, slsqp])
 def test_either_solver_brings_multipliers_that_certify_a_regular_instance(solver):
     values_JK, current_K = instance("gaussian", np.random.default_rng(4), 3, 12)
-    box = np.zeros(12), np.ones(12)
+    box = Polytope.box(np.zeros(12), np.ones(12))
     program = paper_program(values_JK, current_K, (1.0, 1.0, 1.0), box, np.zeros(3))
     mixture_K, guard_J, spread_N = solver(program)
     assert program.certifies(mixture_K / mixture_K.sum(), program.bound(guard_J, spread_N))
@@ -127,7 +234,8 @@ def test_either_solver_brings_multipliers_that_certify_a_regular_instance(solver
 
 def test_an_uncertified_point_is_an_error_and_no_answer(monkeypatch):
     def wrong(program):
-        uniform_K = np.full(len(program.lower_K), 1 / len(program.lower_K))
+        num_domains = len(program.linear_K)
+        uniform_K = np.full(num_domains, 1 / num_domains)
         return uniform_K, np.zeros(len(program.floor_J)), np.zeros(len(program.spread_NK))
 
     monkeypatch.setitem(mixers.tikmix_d.SOLVERS, "interior_point", wrong)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tikmix_hf.mixers.base import MixerError, Signals
 from tikmix_hf.mixers.tikmix_d import TikMixD
-from tikmix_hf.mixture import Constraints
+from tikmix_hf.mixture import Constraints, Group, Supply
 
 
 def signals(**changes):
@@ -25,8 +27,48 @@ def test_the_mixer_binds_constraints_by_name_and_notes_what_happened():
     mixer = TikMixD(constraints=Constraints(caps={"web": 0.2}))
     mixture_K, state = mixer.step(mixer.init(np.array([0.5, 0.5])), signals())
     assert mixture_K[0] == pytest.approx(0.2, abs=1e-6)
-    (note,) = state.notes
-    assert note.startswith("constraints exclude the mixture in force")
+    slack, moved = state.notes
+    assert slack.startswith("constraints exclude the mixture in force")
+    assert moved == "constraints: the mixture in force breaks caps of web; 30.0% of tokens move"
+
+
+def test_groups_and_epochs_are_rows_of_the_program():
+    """Both targets want web and then code; web and code may have half, web 100 of 400 tokens.
+
+    With alpha = gamma = 0 that leaves web 0.25 and code 0.25; a projection of the free optimum, all
+    web, would leave code nothing.
+    """
+    names = ("web", "code", "books", "wiki")
+    uniform_K = np.full(4, 0.25)
+    constraints = Constraints(
+        groups={"crawled": Group(domains=("web", "code"), at_most=0.5)}, max_epochs={"web": 1}
+    )
+    given = signals(
+        domains=names,
+        mixture=uniform_K,
+        influence=np.array([[2.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]]),
+        supply=Supply(uniform_K, np.full(4, 100.0), np.zeros(4), 400.0),
+    )
+    mixer = TikMixD(alpha=0.0, gamma=0.0, constraints=constraints)
+    mixture_K, _ = mixer.step(mixer.init(uniform_K), given)
+    np.testing.assert_allclose(mixture_K[:2], [0.25, 0.25], atol=1e-6)
+    with pytest.raises(MixerError, match="`max_epochs` needs `supply`"):
+        mixer.step(mixer.init(uniform_K), replace(given, supply=None))
+
+
+def test_constraints_that_cannot_hold_are_a_mixer_error():
+    mixer = TikMixD(constraints=Constraints(floors={"web": 0.9}, max_change=0.1))
+    with pytest.raises(MixerError, match=r"`floors\['web'\]` 0.9 and `max_change` 0.1 cannot hold"):
+        mixer.step(mixer.init(np.array([0.5, 0.5])), signals())
+
+
+def test_a_trust_region_ends_the_move_and_no_target_loses():
+    values_JK = np.array([[1.0, 0.2], [0.9, 0.1]])
+    mixer = TikMixD(constraints=Constraints(max_change=0.05))
+    mixture_K, state = mixer.step(mixer.init(np.array([0.5, 0.5])), signals(influence=values_JK))
+    np.testing.assert_allclose(mixture_K, [0.55, 0.45])
+    assert (values_JK @ mixture_K >= values_JK @ [0.5, 0.5]).all()
+    assert state.notes[-1].startswith("trust region: max_change shortened the move to ")
 
 
 def test_slack_in_standard_errors_lets_a_target_lose_that_much():

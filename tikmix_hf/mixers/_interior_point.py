@@ -4,12 +4,12 @@ In goes a `Program`; out come a mixture and the multipliers that bound how far i
 optimum. The norm |B w| is lifted to a second-order cone (r, x), x = B w, with dual (1, y),
 |y| <= 1, so its kink is none here. Each step is Mehrotra's predictor-corrector with
 Nesterov-Todd scaling of the cone (Vandenberghe, "The CVXOPT linear and quadratic cone program
-solvers", 2010). In w the Newton matrix is diagonal, so a step costs O(K J^2): w is eliminated and
-a dense system in the multipliers of G w >= h, x = B w and sum_k w_k = 1 remains.
+solvers", 2010). In w the Newton matrix is diagonal, so a step costs O(K M^2): w is eliminated and
+a dense system in the multipliers of the rows, x = B w and sum_k w_k = 1 remains.
 """
 
-# Shape letters: J targets, K domains, N rows of B, M = J + N rows in all, C = N + 1 entries of the
-# cone, P = 2 K + J pairs of a slack and its multiplier (lower bounds, upper bounds, guard rows).
+# Shape letters: K domains, N rows of B, R rows of G w >= h and of groups, M = R + N rows in all, C
+# = N + 1 entries of the cone, P = 2 K + R pairs of slack and multiplier (of bounds and of rows).
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Rows(NamedTuple):
 
     rows_MK: Array
     offset_M: Array
-    """Guard slacks and x are rows_MK @ w - offset_M."""
+    """Slacks of the R rows and x are rows_MK @ w - offset_M."""
     linear_K: Array
     lower_K: Array
     upper_K: Array
@@ -50,7 +50,7 @@ class _Point(NamedTuple):
     """An interior point; also a direction between two."""
 
     mixture_K: Array
-    slack_J: Array
+    slack_R: Array
     cone_C: Array
     dual_P: Array
     spread_N: Array
@@ -74,17 +74,17 @@ def interior_point(program: Program) -> tuple[Array, Array, Array]:
     """Solve the program, or come as near as float64 lets it.
 
     Returns:
-        Mixture (K,), lambda (J,) and y (N,) of the best point met, for `Program.bound` to judge.
+        Mixture (K,), lambda and mu (R,) and y (N,) of the best point, for `Program.bound`.
     """
-    fixed_K = program.upper_K - program.lower_K <= 1e-12
-    mixture_K = np.array(program.lower_K)
+    fixed_K = program.polytope.upper_K - program.polytope.lower_K <= 1e-12
+    mixture_K = np.array(program.polytope.lower_K)
     if fixed_K.all():
         spread_N = program.spread_NK @ mixture_K
         length = max(float(np.linalg.norm(spread_N)), np.finfo(np.float64).tiny)
-        return mixture_K, np.zeros(len(program.floor_J)), spread_N / length
+        return mixture_K, np.zeros(len(program.least_R)), spread_N / length
     data = _without_fixed(program, fixed_K)
-    num_guards = len(program.floor_J)
-    point = _start(data, num_guards)
+    num_rows = len(program.least_R)
+    point = _start(data, num_rows)
     best, least_error = point, np.inf
     # A breakdown of float64 shows as a direction that is not finite; the best point so far counts.
     with np.errstate(all="ignore"):
@@ -103,26 +103,26 @@ def interior_point(program: Program) -> tuple[Array, Array, Array]:
                 break
             point = point.moved(direction, step)
     mixture_K[~fixed_K] = best.mixture_K
-    return mixture_K, best.dual_P[-num_guards:], -best.spread_N
+    return mixture_K, best.dual_P[-num_rows:], -best.spread_N
 
 
 def _without_fixed(program: Program, fixed_K: NDArray[np.bool_]) -> _Rows:
-    rows_MK = np.vstack([program.guard_JK, program.spread_NK])
-    offset_M = np.concatenate([program.floor_J, np.zeros(len(program.spread_NK))])
-    fixed_share_K = program.lower_K * fixed_K
-    upper_K = program.upper_K[~fixed_K]
+    rows_MK = np.vstack([program.rows_RK, program.spread_NK])
+    offset_M = np.concatenate([program.least_R, np.zeros(len(program.spread_NK))])
+    fixed_share_K = program.polytope.lower_K * fixed_K
+    upper_K = program.polytope.upper_K[~fixed_K]
     return _Rows(
         rows_MK=rows_MK[:, ~fixed_K],
         offset_M=offset_M - rows_MK @ fixed_share_K,
         linear_K=program.linear_K[~fixed_K],
-        lower_K=program.lower_K[~fixed_K],
+        lower_K=program.polytope.lower_K[~fixed_K],
         upper_K=np.where(upper_K >= 1, 2.0, upper_K),  # the sum implies it; keep it out of the way
         total=1 - fixed_share_K.sum(),
         gamma=program.gamma,
     )
 
 
-def _start(data: _Rows, num_guards: int) -> _Point:
+def _start(data: _Rows, num_rows: int) -> _Point:
     """Uniform, pulled into the box; multipliers of the size of the objective's slopes."""
     width_K = data.upper_K - data.lower_K
     num_domains = len(width_K)
@@ -132,20 +132,20 @@ def _start(data: _Rows, num_guards: int) -> _Point:
         data.upper_K - 0.1 * width_K,
     )
     image_M = data.rows_MK @ mixture_K - data.offset_M
-    spread_N = image_M[num_guards:]
+    spread_N = image_M[num_rows:]
     slope = max(
         data.gamma,
         float(np.abs(data.linear_K).max()),
-        float(np.abs(data.rows_MK[num_guards:]).max(initial=0)),
+        float(np.abs(data.rows_MK[num_rows:]).max(initial=0)),
         np.finfo(np.float64).tiny,
     )
     complementarity = slope / num_domains
-    slack_J = np.maximum(image_M[:num_guards], 0.1)
-    slack_P = np.concatenate([mixture_K - data.lower_K, data.upper_K - mixture_K, slack_J])
+    slack_R = np.maximum(image_M[:num_rows], 0.1)
+    slack_P = np.concatenate([mixture_K - data.lower_K, data.upper_K - mixture_K, slack_R])
     head = 1.1 * np.linalg.norm(spread_N) + complementarity
     return _Point(
         mixture_K=mixture_K,
-        slack_J=slack_J,
+        slack_R=slack_R,
         cone_C=np.concatenate([[head], spread_N]),
         dual_P=complementarity / slack_P,
         spread_N=np.zeros(len(spread_N)),
@@ -162,7 +162,7 @@ def _residual(data: _Rows, point: _Point) -> _Residual:
     image_M = data.rows_MK @ mixture_K - data.offset_M
     return _Residual(
         stationarity_K=data.linear_K + disorder_K + point.level - pull_K - lower_K + upper_K,
-        rows_M=np.concatenate([point.slack_J, point.cone_C[1:]]) - image_M,
+        rows_M=np.concatenate([point.slack_R, point.cone_C[1:]]) - image_M,
         total=float(mixture_K.sum() - data.total),
     )
 
@@ -173,15 +173,15 @@ def _complementarity(data: _Rows, point: _Point) -> float:
 
 def _error(data: _Rows, point: _Point, residual: _Residual) -> float:
     """The largest of the gap, in units of max(1, |f|), and of the residuals."""
-    mixture_K, num_guards = point.mixture_K, len(point.slack_J)
+    mixture_K, num_rows = point.mixture_K, len(point.slack_R)
     disorder = data.gamma * mixture_K @ np.log(mixture_K)
     objective = point.cone_C[0] + data.linear_K @ mixture_K + disorder
     scale = max(1.0, abs(float(objective)))
     return max(
         _complementarity(data, point) / scale,
         float(np.abs(residual.stationarity_K) @ mixture_K) / scale,
-        float(np.abs(residual.rows_M[:num_guards]).max()),
-        float(np.abs(residual.rows_M[num_guards:]).max(initial=0)) / scale,
+        float(np.abs(residual.rows_M[:num_rows]).max()),
+        float(np.abs(residual.rows_M[num_rows:]).max(initial=0)) / scale,
         abs(residual.total),
     )
 
@@ -199,14 +199,14 @@ class _System:
         self.slack_P = _slack_P(data, point)
         self.scaling_CC = cone.scaling(point.cone_C, _dual_C(point))
         self.scaled_C = self.scaling_CC @ _dual_C(point)
-        num_domains, num_guards = len(point.mixture_K), len(point.slack_J)
+        num_domains, num_rows = len(point.mixture_K), len(point.slack_R)
         stiffness_P = point.dual_P / self.slack_P
-        lower_K, upper_K, guard_J = np.split(stiffness_P, [num_domains, 2 * num_domains])
+        lower_K, upper_K, row_R = np.split(stiffness_P, [num_domains, 2 * num_domains])
         self.hessian_K = data.gamma / point.mixture_K + lower_K + upper_K
         self.all_rows = np.vstack([data.rows_MK, -np.ones(num_domains)])
         self.compliance = np.zeros((len(self.all_rows),) * 2)
-        guards, tail = slice(num_guards), slice(num_guards, -1)
-        self.compliance[guards, guards] = np.diag(1 / guard_J)
+        bounded, tail = slice(num_rows), slice(num_rows, -1)
+        self.compliance[bounded, bounded] = np.diag(1 / row_R)
         self.compliance[tail, tail] = (self.scaling_CC @ self.scaling_CC)[1:, 1:]
         matrix = (self.all_rows / self.hessian_K) @ self.all_rows.T + self.compliance
         self.unit = 1 / np.sqrt(np.diag(matrix))
@@ -217,22 +217,22 @@ class _System:
         point, residual = self.point, self.residual
         num_domains = len(point.mixture_K)
         change_C = self.scaling_CC @ cone.quotient(products_C, self.scaled_C)
-        lower_K, upper_K, guard_J = np.split(
+        lower_K, upper_K, row_R = np.split(
             products_P / self.slack_P, [num_domains, 2 * num_domains]
         )
         force_K = lower_K - upper_K - residual.stationarity_K
-        guard_dual_J = point.dual_P[2 * num_domains :]
-        rows = np.concatenate([guard_J * point.slack_J / guard_dual_J, change_C[1:]])
+        row_dual_R = point.dual_P[2 * num_domains :]
+        rows = np.concatenate([row_R * point.slack_R / row_dual_R, change_C[1:]])
         rows = np.append(rows + residual.rows_M, residual.total)
         mixture_K, multipliers = self._solved(force_K, rows)
-        guard_J, spread_N = np.split(multipliers[:-1], [len(point.slack_J)])
-        slack_J = (products_P[2 * num_domains :] - point.slack_J * guard_J) / guard_dual_J
-        slack_P = np.concatenate([mixture_K, -mixture_K, slack_J])
+        row_R, spread_N = np.split(multipliers[:-1], [len(point.slack_R)])
+        slack_R = (products_P[2 * num_domains :] - point.slack_R * row_R) / row_dual_R
+        slack_P = np.concatenate([mixture_K, -mixture_K, slack_R])
         dual_P = (products_P - point.dual_P * slack_P) / self.slack_P
-        dual_P[2 * num_domains :] = guard_J
+        dual_P[2 * num_domains :] = row_R
         head_C = np.concatenate([[0.0], spread_N])
         cone_C = change_C - self.scaling_CC @ (self.scaling_CC @ head_C)
-        return _Point(mixture_K, slack_J, cone_C, dual_P, spread_N, multipliers[-1])
+        return _Point(mixture_K, slack_R, cone_C, dual_P, spread_N, multipliers[-1])
 
     def _solved(self, force_K: Array, rows: Array) -> tuple[Array, Array]:
         """Change of the mixture and of the multipliers, refined against the full system.
@@ -284,11 +284,11 @@ def _reach(slack_P: Array, point: _Point, direction: _Point) -> float:
 
 def _slack_P(data: _Rows, point: _Point) -> Array:
     mixture_K = point.mixture_K
-    return np.concatenate([mixture_K - data.lower_K, data.upper_K - mixture_K, point.slack_J])
+    return np.concatenate([mixture_K - data.lower_K, data.upper_K - mixture_K, point.slack_R])
 
 
 def _slack_change_P(direction: _Point) -> Array:
-    return np.concatenate([direction.mixture_K, -direction.mixture_K, direction.slack_J])
+    return np.concatenate([direction.mixture_K, -direction.mixture_K, direction.slack_R])
 
 
 def _dual_C(point: _Point) -> Array:

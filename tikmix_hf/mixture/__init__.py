@@ -5,6 +5,9 @@ package.
 """
 
 from tikmix_hf.mixture.constraints import Constraints
+from tikmix_hf.mixture.polytope import Polytope
+from tikmix_hf.mixture.projection import nearest
+from tikmix_hf.mixture.rules import Group
 from tikmix_hf.mixture.simplex import (
     SUM_TOLERANCE,
     as_mixture,
@@ -21,11 +24,14 @@ from tikmix_hf.mixture.supply import Supply
 __all__ = [
     "SUM_TOLERANCE",
     "Constraints",
+    "Group",
+    "Polytope",
     "Supply",
     "as_mixture",
     "entropy",
     "kl",
     "largest_remainder",
+    "nearest",
     "normalise",
     "project",
     "refuse_unknown",

@@ -1,4 +1,4 @@
-"""The simplex: binding by name, splitting, constraints and the one projection."""
+"""The simplex: binding by name, splitting, and the projection into a box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from scipy.optimize import brentq
 
 from tikmix_hf.mixture import (
-    Constraints,
     as_mixture,
     entropy,
     kl,
@@ -122,40 +121,6 @@ def test_a_split_into_too_few_units_is_refused():
 def test_a_trillion_units_are_split_exactly():
     counts_K = largest_remainder([1 / 3, 1 / 3, 1 / 3], 10**12)
     np.testing.assert_array_equal(sorted(counts_K), [333333333333, 333333333333, 333333333334])
-
-
-def test_bounds_follow_the_names_and_default_to_the_whole_simplex():
-    lower_K, upper_K = Constraints(floors={"books": 0.1}, caps={"web": 0.5}).bounds(NAMES)
-    np.testing.assert_array_equal(lower_K, [0, 0, 0.1])
-    np.testing.assert_array_equal(upper_K, [0.5, 1, 1])
-
-
-def test_constraints_do_not_follow_later_changes_of_the_given_dict():
-    floors = {"web": 0.1}
-    constraints = Constraints(floors=floors)
-    floors["web"] = 0.9
-    assert constraints.floors["web"] == 0.1
-
-
-@pytest.mark.parametrize(
-    ("bounds", "reason"),
-    [
-        ({"floors": {"web": -0.1}}, "`floors` must lie in .* got -0.1 for 'web'"),
-        ({"caps": {"web": np.nan}}, "`caps` must lie in .* got nan for 'web'"),
-        ({"floors": {"web": 0.6, "code": 0.6}}, "`floors` must sum to at most 1; got 1.2"),
-        ({"floors": {"web": 0.6}, "caps": {"web": 0.5}}, "must not exceed `caps`; got 0.6 > 0.5"),
-    ],
-)
-def test_bounds_that_contradict_each_other_are_refused(bounds, reason):
-    with pytest.raises(ValueError, match=reason):
-        Constraints(**bounds)
-
-
-def test_bounds_on_unknown_domains_or_without_room_are_refused():
-    with pytest.raises(ValueError, match=r"`caps` has no domain .*'cod' .*Did you mean 'code'"):
-        Constraints(caps={"cod": 0.5}).bounds(NAMES)
-    with pytest.raises(ValueError, match=r"`caps` must sum to at least 1 .* got 0.6"):
-        Constraints(caps=dict.fromkeys(NAMES, 0.2)).bounds(NAMES)
 
 
 def test_the_projection_is_the_clipped_multiple_that_sums_to_one():
