@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from two_ranks import run
+from two_ranks import run, run_hearing
 
 HERE = Path(__file__).parent
 
@@ -94,3 +94,13 @@ def test_rank_0_decides_for_all(runs):
     for rank in ranks:
         assert rank["opinion"] == [1.0, 0.0, 0.0, 0.0]
         assert rank["notes"] == ["rank 0"]
+
+
+def test_what_is_measured_without_gradients_is_the_same_on_two_ranks(runs, tmp_path):
+    two, quiet = runs[1][0]["heard"], runs[1][1]["heard"]
+    one = run_hearing(tmp_path, batch=8)["heard"]
+    assert quiet == []  # rank 0 alone is asked
+    for theirs, mine in zip(two, one, strict=True):
+        assert np.isfinite(theirs["train_losses"]).all()
+        for name, values in mine.items():
+            np.testing.assert_allclose(theirs[name], values, rtol=2e-5)

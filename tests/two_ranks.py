@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from tiny import make_arguments, make_dataset, make_model, make_targets, make_trainer
@@ -74,9 +75,54 @@ def run_own_opinion(folder: Path) -> dict:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Hears(Mixer):
+    """Asks for all that is measured without gradients of held-out text."""
+
+    requires = frozenset({"train_losses", "excess_losses", "probe_losses"})
+    heard: ClassVar[list] = []
+
+    def probe_steps(self, num_domains):
+        return 1, 2
+
+    def probe_mixtures(self, state, signals):
+        return 0.6 * np.eye(4)[:2] + 0.1
+
+    def init(self, prior):
+        self.heard.clear()
+        return State()
+
+    def propose(self, state, signals):
+        self.heard.append({name: getattr(signals, name).tolist() for name in self.requires})
+        return signals.mixture, state
+
+
+def run_hearing(folder: Path, batch: int) -> dict:
+    """What a mixer is told, which rank 0 alone is asked."""
+    dataset = make_dataset(num_samples=160)
+    callback = TikMixCallback(
+        dataset,
+        targets=make_targets(),
+        mixer=_Hears(),
+        at_steps=[2],
+        num_rows=8,
+        reference_model=make_model(seed=7),
+        progress=False,
+    )
+    arguments = make_arguments(
+        folder, per_device_train_batch_size=batch, gradient_accumulation_steps=2
+    )
+    make_trainer(dataset, callback, arguments, make_model()).train()
+    return {"heard": list(_Hears.heard), "notes": callback.updates[0].notes}
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    told = {**run(folder / "run", batch=4), **run_own_opinion(folder / "opinion")}
+    told = {
+        **run(folder / "run", batch=4),
+        **run_hearing(folder / "hearing", batch=4),
+        **run_own_opinion(folder / "opinion"),
+    }
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()

@@ -12,7 +12,9 @@ from tikmix_hf.signals.excess import mean_excess_losses
 
 def batches(domain, *, ignored=0):
     text = [row["input_ids"] for row in rows(domain, 6)]
-    collated = [PackedCollator()([{"input_ids": ids} for ids in text[i : i + 2]]) for i in (0, 2, 4)]
+    collated = [
+        PackedCollator()([{"input_ids": ids} for ids in text[i : i + 2]]) for i in (0, 2, 4)
+    ]
     for batch in collated:
         batch["labels"] = batch["labels"].clone()
         batch["labels"][:, 1 : 1 + ignored] = -100

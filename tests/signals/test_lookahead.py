@@ -58,7 +58,9 @@ def stepped_by_hand(model, preconditioner):
         gradient = torch.autograd.grad(model.eval()(ids, labels=ids).loss, parameters)
         updates_K.append([g.sign() if preconditioner == "sign" else g for g in gradient])
     length = 4.0 * 0.01 * TYPICAL_RMS * sum(p.numel() for p in parameters) ** 0.5
-    under_q = [sum(q * u for q, u in zip(Q, parts, strict=True)) for parts in zip(*updates_K, strict=True)]
+    under_q = [
+        sum(q * u for q, u in zip(Q, parts, strict=True)) for parts in zip(*updates_K, strict=True)
+    ]
     scale = length / float(sum(u.square().sum() for u in under_q)) ** 0.5
     losses_NJ = []
     for mixture_K in MIXTURES:

@@ -66,9 +66,7 @@ def test_influence_and_alignment_are_two_measurements():
 
 def test_alignment_is_of_plain_gradients(tmp_path):
     with pytest.raises(ValueError, match="`preconditioner` must be left out, or 'identity'"):
-        TikMixCallback(
-            make_dataset(), targets=make_targets(), mixer="doge", preconditioner="kfac"
-        )
+        TikMixCallback(make_dataset(), targets=make_targets(), mixer="doge", preconditioner="kfac")
     dataset = make_dataset()
     callback = TikMixCallback(
         dataset, targets=make_targets(), mixer="doge", at_steps=(8,), num_rows=8, progress=False

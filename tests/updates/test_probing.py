@@ -102,9 +102,7 @@ def test_a_run_killed_in_the_middle_of_a_probe_goes_on_with_it(tmp_path):
     )  # fmt: skip
     assert dataset.schedule.to_dict() == whole.schedule.to_dict()
     assert resumed.updates[0].notes == callback.updates[0].notes
-    for mine, theirs in zip(
-        trainer.model.parameters(), expected.model.parameters(), strict=True
-    ):
+    for mine, theirs in zip(trainer.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert MixtureSchedule.load(tmp_path / "killed/schedule.json").to_dict() == (
         whole.schedule.to_dict()
