@@ -111,7 +111,7 @@ def test_a_run_killed_in_the_middle_of_a_probe_goes_on_with_it(tmp_path):
 
 def test_updates_that_leave_no_room_for_their_probes_are_refused(tmp_path):
     # One step ahead and five of probes.
-    with pytest.raises(ValueError, match="`every_steps` must leave 6 steps .*; got 5, from step 4"):
+    with pytest.raises(ValueError, match=r"must leave 6 steps .*; got 5, from step 4"):
         run(tmp_path, at_steps=(4, 9))
     run(tmp_path, at_steps=(4, 10))
 
