@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -292,3 +293,14 @@ def test_the_error_of_a_gain_is_that_of_a_mean_over_rounds():
     gains = proposals.gains(matrix, q, w)
     np.testing.assert_allclose(gains.values, gained_RJ.mean(axis=0))
     np.testing.assert_allclose(gains.stderr, stats.sem(gained_RJ, axis=0))
+
+
+def test_the_table_of_mixers_is_that_of_the_docs_and_has_a_row_for_each(capsys):
+    assert cli.main(["mixers", "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    page = Path(__file__).parent.parent / "docs" / "mixers.md"
+    assert page.read_text("utf-8") == printed, "tikmix mixers --markdown > docs/mixers.md"
+    for name in mixers.available():
+        assert f"| `{name}` |" in printed
+    assert cli.main(["mixers"]) == 0
+    assert "tikmix_d" in capsys.readouterr().out

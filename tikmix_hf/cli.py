@@ -1,4 +1,4 @@
-"""The command line: `tikmix influence`.
+"""The command line: `tikmix influence | mixers`.
 
 In: words. Out: tables on the screen, files in a folder, an exit code: 0, or 2 with one line that
 says what was wrong with the input. What a command needs is imported once its words make sense.
@@ -62,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(influence)
     _add_measuring_options(influence)
     influence.set_defaults(run=_influence)
+    table = commands.add_parser(
+        "mixers",
+        help="what each mixer asks for, costs, and where it comes from",
+        description="The mixers that a run can choose its mixture with.",
+        epilog="example: tikmix mixers",
+        allow_abbrev=False,
+    )
+    table.add_argument("--markdown", action="store_true", help="as Markdown, with every column")
+    table.add_argument("--debug", action="store_true", help="errors with their traceback")
+    table.set_defaults(run=_mixers)
     return parser
 
 
@@ -117,13 +127,26 @@ def _influence(options: argparse.Namespace) -> None:
     """Checks what can be checked at once, then measures, proposes, saves and prints."""
     if options.weights is not None:
         _check_weights(options.weights, len(options.model))
+    _need_rich()
+    from tikmix_hf.commands import influence
+
+    influence.run(options)
+
+
+def _mixers(options: argparse.Namespace) -> None:
+    """Prints the table of mixers."""
+    if not options.markdown:
+        _need_rich()
+    from tikmix_hf.commands import mixers_table
+
+    mixers_table.run(options)
+
+
+def _need_rich() -> None:
     try:
         import rich  # noqa: F401
     except ImportError as err:
         raise ImportError("`tikmix` prints with rich: pip install tikmix-hf[cli]") from err
-    from tikmix_hf.commands import influence
-
-    influence.run(options)
 
 
 def _check_weights(weights: Sequence[float], num_models: int) -> None:

@@ -51,6 +51,8 @@ class About(NamedTuple):
     """Of an update, in passes over text; "nothing" where nothing is measured."""
     deviations: str
     """Where it differs from the paper; "none" where it does not."""
+    constraints: str = "its answer is brought into them"
+    """How it keeps them."""
 
 
 class Lookahead(NamedTuple):
