@@ -54,7 +54,7 @@ def test_doge_clips_scores_at_five_gradient_norms_and_says_so():
     large = changed(alignment=100 * ALIGNMENT)
     mixture, state = answer("doge", large)
     np.testing.assert_allclose(mixture[0] / mixture[1], PRIOR[0] / PRIOR[1], rtol=1e-12)
-    gain = 100 * 1e-3 * 5 / 0.01
+    gain = 100 * 1e-3 * 5 / 0.05
     np.testing.assert_allclose(np.log(mixture[0] / mixture[2]), gain + np.log(2), rtol=1e-12)
     assert state.notes[0] == "domain web: score 30 clipped at 5"
 

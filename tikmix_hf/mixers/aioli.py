@@ -18,7 +18,8 @@ Where this differs from the paper:
   with its past and p starts from the uniform mixture at each update.
 * p starts from the mixture that training starts with.
 
-Probes train the model like any other step; the paper's spend half of the run on them.
+Probes train the model like any other step; the paper's defaults spend about half of a run of seven
+domains on them.
 """
 
 # Shape letters: J targets, K domains, R sweeps, N = R K probes.

@@ -14,8 +14,7 @@ Where this differs from the paper:
 * The paper has one specialised target; of several the mean of their gradients is taken.
 * The paper's many-domain variant, which mixes a few histograms, is not here.
 * alpha and p start from the mixture that training starts with.
-* eta and beta are set for ten to twenty updates in a run; the paper makes many more of them, with a
-  smaller beta.
+* eta and beta are set for ten to twenty updates in a run; the paper makes many more of them.
 """
 
 # Shape letters: J targets, K domains.

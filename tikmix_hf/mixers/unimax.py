@@ -43,8 +43,8 @@ class UniMax(Mixer[State]):
     at_updates: ClassVar[bool] = False
 
     max_epochs: float = 1.0
-    """How often a domain may be gone through by the end of training, > 0. 1 in the paper's released
-    models, which found 1, 5 and 10 alike."""
+    """How often a domain may be gone through by the end of training, > 0. 1 is best in the
+    paper, by little."""
 
     def __post_init__(self) -> None:
         if not (self.max_epochs > 0 and np.isfinite(self.max_epochs)):
