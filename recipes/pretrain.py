@@ -37,18 +37,12 @@ from tikmix_hf import (
     PackedCollator,
     TikMixCallback,
     last_complete_checkpoint,
-    mixers,
+    recipe_methods,
     sources,
 )
-from tikmix_hf.mixers import Mixer
-from tikmix_hf.recipe import (
-    MixtureArguments,
-    ModelArguments,
-    as_settings,
-    configure,
-    preconditioner,
-)
+from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings
 from tikmix_hf.updates.measurement import Measurement
+from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 
 
@@ -94,8 +88,9 @@ def check(
                 "`model_name_or_path` or `model_config` must be set; got neither. For a model from "
                 "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
             )
-    make_mixer(mixture_args)
-    preconditioner(mixture_args)
+    needs = Needs.of(recipe_methods.mixer(mixture_args), 2, observe=mixture_args.observe)
+    needs.check(mixture_args.reference_model_name_or_path)
+    recipe_methods.preconditioner(mixture_args)
     make_measurement(mixture_args, args.seed)
     check_noise_guard(mixture_args.noise_guard)
     sources.read_mixture(mixture_args.mixture)
@@ -109,9 +104,11 @@ def check(
         )
 
 
-def make_mixer(args: MixtureArguments) -> Mixer[Any]:
-    """Makes the mixer from its name and settings."""
-    return configure("mixer_settings", mixers.load(args.mixer), args.mixer_settings)
+def make_reference(args: MixtureArguments) -> PreTrainedModel | None:
+    """Loads the trained model that a mixer compares with, if the recipe names one."""
+    if args.reference_model_name_or_path is None:
+        return None
+    return AutoModelForCausalLM.from_pretrained(args.reference_model_name_or_path)
 
 
 def make_measurement(args: MixtureArguments, seed: int) -> Measurement:
@@ -144,13 +141,14 @@ def train(
     callback = TikMixCallback(
         dataset,
         targets=data.targets,
-        mixer=make_mixer(mixture_args),
+        mixer=recipe_methods.mixer(mixture_args),
+        reference_model=make_reference(mixture_args),
         budget=mixture_args.budget,
         every_steps=mixture_args.every_steps,
         num_rows=mixture_args.num_rows,
         noise_guard=mixture_args.noise_guard,
         observe=mixture_args.observe,
-        preconditioner=preconditioner(mixture_args),
+        preconditioner=recipe_methods.preconditioner(mixture_args),
         measurement=make_measurement(mixture_args, args.seed),
     )
     trainer = Trainer(

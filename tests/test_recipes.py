@@ -244,6 +244,8 @@ def test_the_mixture_may_be_the_file_of_a_schedule(tmp_path):
         ),
         ({"preconditioner_settings": {"damping": 1}}, "`preconditioner` by name; it is 'auto'"),
         ({"mixture": "no/such.json"}, "`mixture` must be the file of a schedule"),
+        ({"constraints": {"capz": {"web": 0.5}}}, "`constraints` must be settings of Constraints"),
+        ({"mixer": "doremi"}, "`reference_model` must be a trained model"),
         ({"num_rounds": 0}, "`num_rounds` must be"),
         ({"noise_guard": -1}, "`noise_guard` must be finite and not negative; got -1"),
         ({"noise_guard": float("nan")}, "`noise_guard` must be finite and not negative; got nan"),

@@ -42,7 +42,8 @@ KNOWS = {
     },
     "commands": {
         *("checkpoint", "checks", "collate", "commands", "distributed", "domains", "files"),
-        *("mixers", "mixture", "plots", "recipe", "schedule", "signals", "sources", "updates"),
+        *("mixers", "mixture", "plots", "recipe", "recipe_methods", "schedule", "signals"),
+        *("sources", "updates"),
     },
 }
 

@@ -24,7 +24,6 @@ from transformers import TrainingArguments
 
 from tikmix_hf.checks import check_count
 from tikmix_hf.signals import preconditioners
-from tikmix_hf.signals.preconditioners import Preconditioner
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,6 +70,10 @@ class MixtureArguments:
     """One of `tikmix_hf.mixers.available()`; "static" never changes the mixture."""
     mixer_settings: dict | str | None = None
     """Settings of the mixer, such as `gamma: 0.5`."""
+    constraints: dict | str | None = None
+    """What every mixture obeys, such as `caps: {code: 0.3}`; see `tikmix_hf.Constraints`."""
+    reference_model_name_or_path: str | None = None
+    """A trained model of the Hub or a folder, for a mixer that compares with one (`doremi`)."""
     budget: float = 0.01
     """Share of the run's tokens that measuring may take; plans what is left out below."""
     every_steps: int | None = None
@@ -105,6 +108,7 @@ TOPICS = (ModelArguments, DataArguments, MixtureArguments, TrainingArguments)
 _JSON_FORMS = {
     "mixture": '{"web": 0.7, "code": 0.3}',
     "mixer_settings": '{"gamma": 0.5}',
+    "constraints": '{"caps": {"code": 0.3}}',
     "preconditioner_settings": '{"damping": 0.2}',
     "model_config": '{"model_type": "llama"}',
 }
@@ -199,41 +203,6 @@ def parse_json(argument: str, text: str) -> Any:
             f"breaks at character {err.pos + 1} ({err.msg}). Write 0.5, not .5, and names in "
             "double quotes."
         ) from err
-
-
-def configure(argument: str, method: type[Any], value: Mapping[str, Any] | str | None) -> Any:
-    """Makes a mixer or a preconditioner from its class and the settings of a recipe.
-
-    Raises:
-        ValueError: an unknown setting, or a value that the method refuses.
-    """
-    settings = as_settings(argument, value)
-    known = [field.name for field in dataclasses.fields(method)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(
-            f"`{argument}` must be settings of {method.__name__} ({', '.join(known) or 'none'}); "
-            f"got {', '.join(unknown)}."
-        )
-    try:
-        return method(**settings)
-    except TypeError as err:
-        raise ValueError(f"`{argument}` has a value of the wrong type: {err}") from err
-
-
-def preconditioner(arguments: MixtureArguments) -> str | Preconditioner:
-    """Makes the preconditioner from its name and settings; "auto" stays a word.
-
-    Raises:
-        ValueError: an unknown name, settings without a name, and as `configure`.
-    """
-    if arguments.preconditioner == preconditioners.AUTO:
-        if arguments.preconditioner_settings:
-            raise ValueError(
-                "`preconditioner_settings` must go with a `preconditioner` by name; it is 'auto'."
-            )
-        return preconditioners.AUTO
-    method = preconditioners.load(arguments.preconditioner)
-    return configure("preconditioner_settings", method, arguments.preconditioner_settings)
 
 
 @functools.cache

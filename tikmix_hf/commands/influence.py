@@ -21,7 +21,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers.utils import logging as hf_logging
 
-from tikmix_hf import distributed, mixers, plots, recipe, sources
+from tikmix_hf import distributed, plots, recipe, recipe_methods, sources
 from tikmix_hf.commands import dry_run, influence_tables, pretrained, proposals
 from tikmix_hf.commands.dry_run import Reading
 from tikmix_hf.commands.pretrained import Pretrained
@@ -136,8 +136,9 @@ def _settings(options: argparse.Namespace) -> _Settings:
     return _Settings(
         recipe=read,
         mixture=mixture,
-        # A model that is read here is whole.
-        preconditioner=preconditioners.choose(recipe.preconditioner(arguments), sharded=False),
+        preconditioner=preconditioners.choose(
+            recipe_methods.preconditioner(arguments), sharded=False
+        ),
         mixers=_mixers(options.mixers, arguments),
         reading=Reading(
             num_rows=NUM_ROWS if arguments.num_rows is None else arguments.num_rows,
@@ -162,13 +163,16 @@ def _check_mixture(
         as_mixture(mixture, tuple(domains))
 
 
+def _preconditioner(arguments: MixtureArguments) -> Preconditioner:
+    """The recipe's; a model that is read here is whole."""
+    return preconditioners.choose(recipe_methods.preconditioner(arguments), sharded=False)
+
+
 def _mixers(names: Sequence[str] | None, arguments: MixtureArguments) -> dict[str, Mixer[Any]]:
     """The mixers to ask; the recipe's settings are its own mixer's."""
     methods = {}
     for name in names or proposals.default_mixers():
-        method = mixers.load(name)
-        settings = arguments.mixer_settings if name == arguments.mixer else None
-        mixer = recipe.configure("mixer_settings", method, settings)
+        mixer = recipe_methods.mixer(arguments, name)
         if missing := sorted(mixer.requires - {"influence"}):
             raise ValueError(
                 f"`--mixers` must need influence alone, which is what is measured here; {name} "

@@ -15,8 +15,8 @@ from tikmix_hf.mixers import Mixer
 HEADINGS = ("mixer", "signals", "cost of an update", "constraints", "paper", "deviations")
 INTRODUCTION = """# Mixers
 
-Made by `tikmix mixers --markdown`; a mixer that is added as a file to `tikmix_hf/mixers/` is a row \
-here. All take `constraints`: floors, caps, sums of groups, epochs, trust regions, smoothing.
+Made by `tikmix mixers --markdown`; a mixer that is added as a file to `tikmix_hf/mixers/` is a \
+row here. All take `constraints`: floors, caps, sums of groups, epochs, trust regions, smoothing.
 
 A signal is measured only if the mixer in use asks for it. Passes are over the held-out rows of an \
 update; a pass forward alone costs a third of one with gradients.
