@@ -3,10 +3,10 @@
     python eval/tikmix_m_speed.py
 
 Influence is made up: 26 domains, 9 targets, four rounds, each the true influence plus noise of its
-size. Timed is the mixer's step alone, 256 mixtures and both models included, LightGBM on
-one thread: what was measured before is not counted. `gain` is how much of what a linear program
-gets inside the box, by the true influence, the answer gets over the mixture in force; TiKMiX-D's is
-that of its optimum within the box, which trades some of it for entropy.
+size. Timed is the mixer's step alone, 256 mixtures and both models included, LightGBM on one
+thread: what was measured before is not counted. `gain` is how much of what a linear program gets
+inside the box, by the true influence, the answer gets over the mixture in force; TiKMiX-D's is that
+of its optimum within the box, which trades some of it for entropy.
 """
 
 # Shape letters: J targets, K domains, R rounds.
@@ -115,9 +115,9 @@ def main() -> None:
             "rounds": NUM_ROUNDS,
             "mixtures": 256,
         },
-        notes=f"256 mixtures, {NUM_TARGETS} targets, {NUM_ROUNDS} rounds, made-up influence, LightGBM on "
-        "one thread; mean ± standard error. Gain: part of what a linear program gets inside the box, "
-        "by the true influence. Goal: an update at 26 domains in less than "
+        notes=f"256 mixtures, {NUM_TARGETS} targets, {NUM_ROUNDS} rounds, made-up influence, "
+        "LightGBM on one thread; mean ± standard error. Gain: part of what a linear program gets "
+        "inside the box, by the true influence. Goal: an update at 26 domains in less than "
         f"{GOAL_SECONDS:.0f} s; the slowest took {slowest:.2f} s, so it is "
         f"{'held' if slowest < GOAL_SECONDS else 'missed'}.",
         packages=("lightgbm", "numpy", "scipy"),

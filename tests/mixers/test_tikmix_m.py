@@ -126,28 +126,54 @@ def test_the_same_state_gives_the_same_answer_and_the_next_update_other_mixtures
 
 
 @pytest.mark.parametrize("mode", ["influence", "lookahead"])
-def test_renumbering_the_domains_renumbers_the_answer(mode):
+def test_renumbering_the_domains_renumbers_candidates_and_answer(mode):
     order_K = np.array([2, 0, 4, 1, 3])
     given = random_signals(5)
-    rounds_RJK = given.influence + np.random.default_rng(0).standard_normal((4, 3, 5))
+    noise_RJK = 0.1 * np.random.default_rng(0).standard_normal((4, 3, 5))
     bounds = Constraints(
-        floors={"d01": 0.2}, groups={"g": Group(domains=("d00", "d04"), at_least=0.5)}
+        floors={"d01": 0.2}, groups={"g": Group(domains=("d00", "d04"), at_most=0.5)}
     )
-    mixer = TikMixM(**{**QUICK, "score": mode}, constraints=bounds)
-    answers = []
+    mixer = TikMixM(**QUICK, score=mode, num_pieces=10_000, constraints=bounds)
+    answers, candidates = [], []
     for order in (np.arange(5), order_K):
         own = dataclasses.replace(
             given,
             domains=tuple(given.domains[k] for k in order),
             mixture=given.mixture[order],
             influence=given.influence[:, order],
-            rounds=rounds_RJK[:, :, order],
+            rounds=(given.influence + noise_RJK)[:, :, order],
         )
         if mode == "lookahead":
-            mixtures_NK = mixer.lookahead(MState(), own).mixtures[:, np.argsort(order)]
-            own = dataclasses.replace(own, lookahead_losses=-np.log(mixtures_NK[:, :3]))
-        answers.append(mixer.step(MState(), own)[0])
+            mixtures_NK = mixer.lookahead(MState(), own).mixtures
+            candidates.append(mixtures_NK)
+            losses_NJ = -np.log(mixtures_NK[:, np.argsort(order)][:, :3])
+            own = dataclasses.replace(own, lookahead_losses=losses_NJ)
+        answer_K, state = mixer.step(MState(), own)
+        assert any("the search follows" in note for note in state.notes)
+        answers.append(answer_K)
     np.testing.assert_allclose(answers[1], answers[0][order_K], atol=1e-9)
+    if mode == "lookahead":
+        np.testing.assert_allclose(candidates[1], candidates[0][:, order_K], atol=1e-9)
+
+
+def test_every_update_looks_ahead_at_other_mixtures():
+    given, mixer = random_signals(4), TikMixM(score="lookahead")
+    first, again, later = (mixer.lookahead(MState(n), given).mixtures for n in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.isin(later, first).any()
+
+
+def test_two_losses_that_are_far_off_do_not_turn_the_search():
+    """The score rises with the first share, but for two mixtures that have little of it."""
+    given = signals([0.5, 0.5], [[1.0, 1.0]])
+    mixer = TikMixM(score="lookahead", surrogate="linear")
+    mixtures_NK = mixer.lookahead(MState(), given).mixtures
+    losses_NJ = -mixtures_NK[:, :1]
+    losses_NJ[np.argsort(mixtures_NK[:, 0])[:2]] = -1e3
+    given = dataclasses.replace(given, lookahead_losses=losses_NJ)
+    assert mixer.step(MState(), given)[0][0] > 0.7
+    everything = dataclasses.replace(mixer, num_outliers=0)
+    assert everything.step(MState(), given)[0][0] < 0.5
 
 
 def test_text_of_several_rounds_is_drawn_and_its_noise_shows_in_the_notes():

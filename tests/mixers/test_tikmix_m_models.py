@@ -77,10 +77,14 @@ def mixtures(number, num_domains=4, seed=0):
 
 
 def test_a_linear_function_is_found_and_a_share_that_never_varies_does_no_harm():
-    mixtures_NK = np.column_stack([0.9 * mixtures(200), np.full(200, 0.1)])
-    slope_K = np.array([3.0, -1.0, 0.5, 2.0, 100.0])
+    def with_constants(mixtures_NK):
+        constants_NK = np.tile([0.1, 0.0], (len(mixtures_NK), 1))
+        return np.column_stack([0.9 * mixtures_NK, constants_NK])
+
+    mixtures_NK = with_constants(mixtures(200))
+    slope_K = np.array([3.0, -1.0, 0.5, 2.0, 100.0, 100.0])
     predict = fit_linear(mixtures_NK, mixtures_NK @ slope_K)
-    others_NK = np.column_stack([0.9 * mixtures(50, seed=1), np.full(50, 0.1)])
+    others_NK = with_constants(mixtures(50, seed=1))
     # The ridge takes a 257th, of differences up to 2.
     np.testing.assert_allclose(predict(others_NK), others_NK @ slope_K, atol=0.02)
 
