@@ -11,7 +11,7 @@ from tiny import make_arguments, make_dataset, make_model, make_targets, make_tr
 from transformers import TrainerCallback
 
 from tikmix_hf import TikMixCallback
-from tikmix_hf.mixers.base import About, Mixer, State
+from tikmix_hf.mixers.base import About, Mixer, MixerError, State
 from tikmix_hf.signals import train_losses
 from tikmix_hf.signals.train_losses import TrainLossMeter, row_losses
 
@@ -152,3 +152,25 @@ def test_long_intervals_are_told_in_stretches_and_a_checkpoint_keeps_them(monkey
     np.testing.assert_array_equal(told.tokens, again.tokens)
     whole.clear()
     assert not whole.has_heard
+
+
+class _Hesitant(Listening):
+    """Cannot answer the first time."""
+
+    def propose(self, state, signals):
+        super().propose(state, signals)
+        if len(self.heard) == 1:
+            raise MixerError("not yet")
+        return signals.mixture, state
+
+
+def test_what_a_failed_update_has_heard_is_told_again_at_the_next(tmp_path):
+    dataset = make_dataset(num_samples=48)
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), mixer=_Hesitant(), at_steps=(3, 8, 10), progress=False
+    )
+    make_trainer(dataset, callback, make_arguments(tmp_path)).train()
+    first, second, third = Listening.heard
+    assert [len(signals.train_losses) for signals in (first, second, third)] == [3, 8, 2]
+    np.testing.assert_array_equal(second.train_losses[:3], first.train_losses)
+    assert "update failed: not yet" in callback.updates[0].notes

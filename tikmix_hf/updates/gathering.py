@@ -63,10 +63,14 @@ class Gatherer:
         self.rounds: Rounds | None = None
         self._meter = TrainLossMeter(len(dataset.domains)) if self.needs.train_losses else None
 
-    def start(self) -> None:
-        """Forgets what was heard and what it cost."""
+    def start(self, *, keeps: bool = False) -> None:
+        """Begins an interval.
+
+        Args:
+            keeps: what was heard in training so far, since no mixer has made use of it.
+        """
         self.costs, self.rounds = Costs(), None
-        if self._meter:
+        if self._meter and not keeps:
             self._meter.clear()
 
     def attach(self, model: nn.Module) -> None:

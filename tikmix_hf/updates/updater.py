@@ -9,12 +9,10 @@ broadcast and announced. What fails on the way leaves the mixture in force.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -30,6 +28,7 @@ from tikmix_hf.updates.audit import Comparison
 from tikmix_hf.updates.auditor import Auditor
 from tikmix_hf.updates.beginning import beginning
 from tikmix_hf.updates.decision import Decision, decide
+from tikmix_hf.updates.failures import Failures
 from tikmix_hf.updates.gathering import Gatherer, Live
 from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.plan import Plan
@@ -39,9 +38,6 @@ from tikmix_hf.updates.record import UpdateRecord
 # Shape letters: K domains.
 
 logger = logging.getLogger(__name__)
-
-# What an update may fail of without taking training along. MixerError is a ValueError.
-FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError, distributed.OtherRankFailed)
 
 
 class MixtureUpdater:
@@ -73,7 +69,8 @@ class MixtureUpdater:
     ) -> None:
         self.dataset, self.measurer = dataset, measurer
         self.mixer, self.noise_guard = mixer, noise_guard
-        self.observe, self.raises = observe, raises
+        self.observe = observe
+        self._failures = Failures(type(mixer).__name__, raises=raises)
         self.influence: InfluenceMatrix | None = None
         self.layout: BatchLayout | None = None
         self.gatherer = Gatherer(dataset, measurer, mixer)
@@ -127,7 +124,7 @@ class MixtureUpdater:
             return None
         notes: list[str] = []
         if self.prober.probe_steps:
-            with self._forgiving(step, "probe failed", notes):
+            with self._failures.noted(step, "probe failed", notes):
                 self.prober.begin(self._signals(step, optimizer), self._mixer_state)
                 return None
         return self._update(step, Live(model, optimizer), notes)
@@ -149,7 +146,7 @@ class MixtureUpdater:
     def _probe(self, step: int, model: nn.Module, optimizer: Any) -> UpdateRecord | None:
         """Reads the losses that probes led to; with the last of them, the mixer answers."""
         notes: list[str] = []
-        with self._forgiving(step, "probe failed", notes):
+        with self._failures.noted(step, "probe failed", notes):
             seconds = self.prober.read(step, model, self.account.num_updates)
             self.account.clock.add_to_updates(seconds)
         if self.prober.probing and not self.prober.probing.is_over:
@@ -164,9 +161,10 @@ class MixtureUpdater:
         mixture_K = self.dataset.schedule.segments[-1].mixture
         decision = Decision(mixture_K, mixture_K, self._mixer_state, (), None)
         audit = self._audit(interval, live, notes)
-        if self.mixer.at_updates or self.observe:
-            with self._forgiving(step, "update failed", notes):
-                decision = self._decide(step, live)
+        failed = self.mixer.at_updates or self.observe
+        if failed:
+            with self._failures.noted(step, "update failed", notes):
+                decision, failed = self._decide(step, live), False
         self._mixer_state = decision.state
         notes[:0] = decision.notes
         if self.observe:
@@ -177,7 +175,7 @@ class MixtureUpdater:
         self.influence = rounds.matrix if rounds else self.influence
         self._auditor.predict(step, self.account.num_updates, rounds)
         costs, self.prober.probing = self.gatherer.costs, None
-        self.gatherer.start()
+        self.gatherer.start(keeps=failed)
         return self.account.record(
             interval,
             costs,
@@ -198,21 +196,10 @@ class MixtureUpdater:
         """Checks what the last update predicted, if it predicted anything."""
         audit, costs = None, self.gatherer.costs
         if self._auditor.has_prediction:
-            with self._forgiving(interval.step, "audit failed", notes), costs.timing("audit"):
+            with self._failures.noted(interval.step, "audit failed", notes), costs.timing("audit"):
                 audit = self._auditor.settle(live.model, interval.realised)
             costs.add("audit", tokens=self._auditor.num_tokens)
         return audit
-
-    @contextmanager
-    def _forgiving(self, step: int, what: str, notes: list[str]) -> Iterator[None]:
-        """Notes a failure and goes on, unless the user wants it raised."""
-        try:
-            yield
-        except FAILURES as err:
-            if self.raises:
-                raise
-            notes.append(f"{what}: {err}")
-            logger.warning("step %d, mixer %s: %s", step, type(self.mixer).__name__, notes[-1])
 
     def _decide(self, step: int, live: Live) -> Decision:
         """Gathers signals and steps the mixer on rank 0; every rank gets its answer, or error."""
