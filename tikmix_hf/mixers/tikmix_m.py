@@ -225,7 +225,7 @@ class TikMixM(Mixer[MState]):
             alpha=self.alpha,
             beta=self.beta,
             gamma=self.gamma,
-            constraints=near.region[:2],
+            constraints=near.region,
         )
         return near.brought_in(optimum_K[None])[0]
 
