@@ -13,7 +13,7 @@ from scipy.optimize import approx_fprime
 
 from tikmix_hf import mixers
 from tikmix_hf.mixers._interior_point import interior_point
-from tikmix_hf.mixers._simplex_program import paper_program
+from tikmix_hf.mixers._simplex_program import certified, paper_program
 from tikmix_hf.mixers._slsqp import slsqp
 from tikmix_hf.mixers.base import MixerError
 from tikmix_hf.mixers.tikmix_d import solve, solve_certified
@@ -166,6 +166,19 @@ def test_the_bound_holds_for_any_multipliers_of_groups():
         mixture_K = solve_certified(values_JK, current_K, coefficients, constraints=polytope)
         assert bound <= objective(values_JK, mixture_K.mixture, coefficients) + SATISFIED
         assert bound <= objective(values_JK, current_K, coefficients)
+
+
+def test_what_a_solver_leaves_of_a_group_is_put_right_before_it_is_certified():
+    polytope = Polytope.box(np.zeros(3), np.ones(3)).with_row(np.array([-1.0, -1, 0]), -0.6)
+    args = [[1.0, 1, 0]], [0.3, 0.3, 0.4], (1.0, 1.0, 1.0)
+    program = paper_program(*map(np.array, args[:2]), args[2], polytope, np.zeros(1))
+
+    def rough(program):
+        mixture_K, *multipliers = interior_point(program)
+        return mixture_K + 1e-8 * np.array([1.0, 0, -1]), *multipliers
+
+    mixture_K, _, _ = certified(program, {"rough": rough})
+    assert polytope.contains(mixture_K)
 
 
 def test_one_mixture_that_bounds_leave_is_the_answer():

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tikmix_hf.mixture import Constraints, Group, Supply, kl, nearest, total_variation
+from tikmix_hf.mixture.region import Region
+from tikmix_hf.mixture.rules import Rule
 
 NAMES = ("web", "code", "books", "synthetic")
 UNIFORM = np.full(4, 0.25)
@@ -271,6 +273,16 @@ def test_from_outside_the_nearest_mixture_that_obeys_is_the_anchor():
         np.testing.assert_allclose(found_K, reference, atol=1e-4)
         num_found += total_variation(found_K, in_force) > 0.01
     assert num_found >= 3
+
+
+def test_a_start_that_is_outside_by_rounding_does_not_end_the_way():
+    """Both ends are at the same distance, which is 1e-10 beyond the largest, and so is the way."""
+    region = Region.of([Rule("max_change", "", "max_change", 0.3, 0.3)], UNIFORM, UNIFORM)
+    start_K = np.array([0.55, 0.15, 0.15, 0.15]) + 1e-10 * np.array([1.0, -1, 0, 0])
+    goal_K = np.array([0.55, 0.05, 0.20, 0.20]) + 1e-10 * np.array([1.0, -1, 0, 0])
+    assert region.reach(start_K, goal_K) == (1.0, ())
+    further_K = np.array([0.65, 0.05, 0.15, 0.15])
+    assert region.reach(UNIFORM, further_K)[0] == pytest.approx(0.75)
 
 
 def test_promises_that_both_ends_keep_are_kept_on_the_way():

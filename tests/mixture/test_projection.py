@@ -134,6 +134,20 @@ def test_a_group_without_any_share_leaves_its_domains_empty():
     np.testing.assert_allclose(nearest(np.full(4, 0.25), none), [0, 0, 0.5, 0.5], atol=1e-12)
 
 
+def test_rows_that_only_together_leave_a_domain_nothing_do_not_stop_the_climb():
+    """The empty domain 1 gets the least, which by the other rows leaves domain 0 nothing."""
+    total, books, most = 0.64425282, 0.15254086, 0.77575599
+    polytope = Polytope.box(np.zeros(5), np.ones(5))
+    for sign in (1.0, -1.0):
+        polytope = polytope.with_row(sign * np.array([1.0, 0, 1, 1, 0]), sign * total)
+        polytope = polytope.with_row(sign * np.array([0, 0, 1.0, 0, 0]), sign * books)
+    polytope = polytope.with_row(np.array([0, 1.0, 1, 1, 0]), most)
+    found_K = nearest([0.04787562, 0.0, 0.06588185, 0.27187043, 0.61437211], polytope)
+    rest = most - total
+    expected_K = [0.0, rest, books, total - books, 1 - total - rest]
+    np.testing.assert_allclose(found_K, expected_K, atol=1e-8)
+
+
 def test_groups_that_exclude_each_other_are_refused():
     row_K = np.array([1.0, 1, 0, 0])
     both = FREE.with_row(row_K, 0.6).with_row(-row_K, -0.5)

@@ -134,7 +134,7 @@ def epoch_rules(
     if not isinstance(max_epochs, Mapping):
         max_epochs = dict.fromkeys(names, max_epochs)
     refuse_unknown(max_epochs, names, argument="max_epochs")
-    most_K = supply.largest_shares([max_epochs.get(name, np.inf) for name in names])
+    most_K = supply.largest_shares([max_epochs.get(name, 0.0) for name in names])
     for name, most, unit_K in zip(names, most_K.tolist(), np.eye(len(names)), strict=True):
         if name in max_epochs and most < 1:
             value = float(max_epochs[name])
