@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,7 @@ def main() -> None:
     if words.list:
         print("\n".join(wanted))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # takes the runs in flight along
     command = [sys.executable, str(HERE / "arena_run.py"), "--config", str(words.config)]
     command += ["--folder", str(folder), "--targets", words.targets]
     command += ["--data", words.data] if words.data else []

@@ -69,8 +69,8 @@ class Regime:
     """Optimizer steps of a run."""
     entries: tuple[str, ...]
     """Names of those that take part."""
-    learning_rate: float = 2e-3
-    """Of AdamW, after the warm-up."""
+    learning_rate: float | None = None
+    """Of AdamW, after the warm-up; None takes that of `Arena.training`."""
     domain_tokens: int | None = None
     """Tokens that each domain is cut to, so that rows repeat; None keeps them all."""
     start_domains: tuple[str, ...] = ()
@@ -85,6 +85,8 @@ class Training:
 
     batch_rows: int = 16
     """Packed rows of a step."""
+    learning_rate: float = 2e-3
+    """Of AdamW, after the warm-up."""
     warmup_steps: int = 25
     """After which the learning rate stays: a loss at a step then does not depend on how many more
     are to come, and tokens to reach a loss can be read off the curve."""

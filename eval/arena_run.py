@@ -24,15 +24,13 @@ from arena_entries import extra_flops, first_mixture
 from arena_jobs import Job, jobs, run_name, start_name
 from arena_judge import CurveCallback, answer, bits_per_byte, judged_rows
 from arena_proxies import proxy_mixtures
+from arena_training import make_model, train, weights_path
 from provenance import provenance
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
-from tikmix_hf import InterleavedDomainDataset, PackedCollator, TikMixCallback, mixers
+from tikmix_hf import InterleavedDomainDataset, TikMixCallback, mixers
 from tikmix_hf.files import write_json
 from tikmix_hf.updates.measurement import Measurement
 
-FLOPS_PER_PARAMETER = 6
-"""Of a token's forward and backward pass (Kaplan et al. 2020, arXiv 2001.08361, table 1)."""
 DIGITS = 6
 
 
@@ -57,7 +55,9 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
         judged_rows(text.judged, arena.training.curve_rows, text.token_bytes_V),
         arena.training.curve_steps,
     )
-    training = train(model, dataset, arena, regime.learning_rate, [callback, curve])
+    training = train(
+        model, dataset, arena, learning_rate=regime.learning_rate, callbacks=[callback, curve]
+    )
     training["seconds"] -= curve.seconds
     if any(other.reference == job.entry for other in arena.entries.values()):
         torch.save(model.state_dict(), weights_path(folder, job.name))
@@ -109,7 +109,7 @@ def account(
     return {
         "domains": list(dataset.domains.names),
         "mixtures": [
-            {"from_sample": s.from_sample, "mixture": s.mixture.tolist()}
+            {"from_sample": s.from_sample, "mixture": s.mixture.round(8).tolist()}
             for s in dataset.schedule.segments
         ],
         "shares": [round(float(share), DIGITS) for share in read_K / read_K.sum()],
@@ -167,7 +167,7 @@ def make_start(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[st
         seed=job.number + 1,
     )
     model = make_model(arena, text, job.number)
-    training = train(model, dataset, arena, arena_config.Regime.learning_rate, [])
+    training = train(model, dataset, arena)
     torch.save(model.state_dict(), weights_path(folder, job.name))
     return {"training": training}
 
@@ -186,74 +186,15 @@ def make_proxies(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[
             num_samples=arena.proxies.steps * arena.training.batch_rows,
             seed=number,
         )
-        training = train(model, dataset, arena, arena_config.Regime.learning_rate, [])
+        training = train(model, dataset, arena)
         losses = _rounded(bits_per_byte(model, judged))
         found.append({"mixture": mixture_K.tolist(), "bits_per_byte": losses, **training})
     return {"proxies": found}
 
 
-def make_model(arena: Arena, text: ArenaText, seed: int, changes: Any = None) -> LlamaForCausalLM:
-    """A Llama of the arena's size, the same for the same seed."""
-    set_seed(seed)
-    ids = dict.fromkeys(("eos_token_id", "pad_token_id"), text.tokenizer.eos_token_id)
-    settings = {**arena.model, **(changes or {})}
-    config = LlamaConfig(vocab_size=len(text.tokenizer), bos_token_id=None, **ids, **settings)
-    return LlamaForCausalLM(config)
-
-
-def train(
-    model: LlamaForCausalLM,
-    dataset: InterleavedDomainDataset,
-    arena: Arena,
-    learning_rate: float,
-    callbacks: list[Any],
-) -> dict[str, float]:
-    """Trains on the whole dataset once; returns the cost."""
-    settings, on_cpu = arena.training, arena.training.device == "cpu"
-    arguments = TrainingArguments(
-        "unused",
-        num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_rows,
-        learning_rate=learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        use_cpu=on_cpu,
-        bf16=not on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=dataset.seed,
-    )
-    started = time.perf_counter()
-    Trainer(
-        model,
-        arguments,
-        train_dataset=dataset,
-        data_collator=PackedCollator(),
-        callbacks=callbacks,
-    ).train()
-    num_tokens = int(dataset.tokens_between(0, dataset.num_samples).sum())
-    return {
-        "seconds": time.perf_counter() - started,
-        "tokens": num_tokens,
-        "num_parameters": model.num_parameters(),
-        "flops": float(FLOPS_PER_PARAMETER * model.num_parameters() * num_tokens),
-    }
-
-
 def origin() -> dict[str, Any]:
     """Versions, hardware and day; the command is the arena's."""
     return {k: v for k, v in provenance().items() if k != "command"}
-
-
-def weights_path(folder: Path, name: str) -> Path:
-    """Where a job keeps the weights that others need."""
-    return folder / f"{name}.pt"
 
 
 def _rounded(numbers: dict[str, float]) -> dict[str, float]:

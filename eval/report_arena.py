@@ -158,7 +158,8 @@ def _setting(arena: Arena, regime: str, seeds: Sequence[int]) -> str:
         else ""
     )
     return (
-        f"{own.steps} steps, {tokens:,} tokens, learning rate {own.learning_rate:g}; Llama "
+        f"{own.steps} steps, {tokens:,} tokens, learning rate "
+        f"{own.learning_rate or training.learning_rate:g}; Llama "
         f"{json.dumps(dict(arena.model))}, vocabulary {arena.vocab_size:,}; seeds "
         f"{', '.join(map(str, seeds))}.{repeated}{start}"
     )
