@@ -135,17 +135,16 @@ def test_a_group_without_any_share_leaves_its_domains_empty():
 
 
 def test_rows_that_only_together_leave_a_domain_nothing_do_not_stop_the_climb():
-    """The empty domain 1 gets the least, which by the other rows leaves domain 0 nothing."""
-    total, books, most = 0.64425282, 0.15254086, 0.77575599
-    polytope = Polytope.box(np.zeros(5), np.ones(5))
-    for sign in (1.0, -1.0):
-        polytope = polytope.with_row(sign * np.array([1.0, 0, 1, 1, 0]), sign * total)
-        polytope = polytope.with_row(sign * np.array([0, 0, 1.0, 0, 0]), sign * books)
-    polytope = polytope.with_row(np.array([0, 1.0, 1, 1, 0]), most)
-    found_K = nearest([0.04787562, 0.0, 0.06588185, 0.27187043, 0.61437211], polytope)
-    rest = most - total
-    expected_K = [0.0, rest, books, total - books, 1 - total - rest]
-    np.testing.assert_allclose(found_K, expected_K, atol=1e-8)
+    """{0, 3, 4} <= 0.8 asks {1, 2} for 0.2, so {1, 2, 4} = 0.2 leaves the last domain nothing.
+
+    Then {1, 2, 3} <= 0.42 caps domain 3 at 0.22, and the first has the rest.
+    """
+    row_K = np.array([0, 1.0, 1, 0, 1])
+    polytope = Polytope.box(np.zeros(5), np.ones(5)).with_row(np.array([0, -1.0, -1, -1, 0]), -0.42)
+    polytope = polytope.with_row(row_K, 0.2).with_row(np.array([0, -1.0, -1, 0, 0]), -0.2)
+    polytope = polytope.with_row(np.array([-1.0, 0, 0, -1, -1]), -0.8).with_row(-row_K, -0.2)
+    found_K = nearest(np.full(5, 0.2), polytope)
+    np.testing.assert_allclose(found_K, [0.58, 0.1, 0.1, 0.22, 0.0], atol=1e-8)
 
 
 def test_groups_that_exclude_each_other_are_refused():
