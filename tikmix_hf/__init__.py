@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tikmix_hf.collate import PackedCollator
     from tikmix_hf.dataset import InterleavedDomainDataset
     from tikmix_hf.domains import Domain, Domains, tokenize_and_pack
-    from tikmix_hf.mixture import Constraints
+    from tikmix_hf.mixture import Constraints, Group
     from tikmix_hf.schedule import MixtureSchedule
     from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
     from tikmix_hf.updates.measurement import Measurement
@@ -28,6 +28,7 @@ __all__ = [
     "Constraints",
     "Domain",
     "Domains",
+    "Group",
     "GroupInfluence",
     "InfluenceMatrix",
     "InterleavedDomainDataset",
@@ -44,6 +45,7 @@ _ROOMS = {
     "Constraints": "mixture",
     "Domain": "domains",
     "Domains": "domains",
+    "Group": "mixture",
     "GroupInfluence": "signals.influence",
     "InfluenceMatrix": "signals.influence",
     "InterleavedDomainDataset": "dataset",

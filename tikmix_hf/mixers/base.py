@@ -115,9 +115,7 @@ class Mixer(ABC, Generic[StateT]):
             )
         except ValueError as err:
             raise MixerError(str(err)) from err
-        if not notes:
-            return mixture_K, after
-        return mixture_K, after._replace(notes=(*after.notes, *notes))
+        return mixture_K, _with_notes(after, notes)
 
     def allows(self, mixture: Array, signals: Signals) -> bool:
         """Whether a mixture (K,) obeys the constraints, but for rounding.
@@ -188,6 +186,11 @@ def normalised(weights: Any, signals: Signals) -> Array:
         shown = dict(zip(signals.domains, weights_K.tolist(), strict=True))
         raise MixerError(f"the signals determine no mixture: the shares came out as {shown}.")
     return as_mixture(weights_K / total, signals.domains)
+
+
+def _with_notes(state: Any, notes: tuple[str, ...]) -> Any:
+    """The same NamedTuple with more to say."""
+    return state._replace(notes=(*state.notes, *notes)) if notes else state
 
 
 def _as_tuples(value: Any) -> Any:
