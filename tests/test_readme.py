@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from tikmix_hf.mixture import Supply
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -37,6 +41,23 @@ def test_the_example_of_the_trainer_runs(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "[tikmix] step 2: from sample 6 on" in done.stdout
     assert "'python_code'" in done.stdout.splitlines()[-1]
+
+
+def test_the_example_of_constraints_makes_them():
+    example = next(block for block in blocks("python") if "Constraints(" in block)
+    names: dict = {}
+    exec(example[: example.index("callback =")], names)
+    domains = ("web", "code", "qa", "rephrased")
+    assert "mixers.load(" in example
+    mixture, notes = names["constraints"].apply(
+        [0.1, 0.0, 0.4, 0.5],
+        domains,
+        in_force=np.full(4, 0.25),
+        supply=Supply(np.full(4, 0.25), np.full(4, 1e6), np.zeros(4), 1e6),
+    )
+    assert mixture[1] >= 0.05
+    assert mixture[2:].sum() <= 0.3 + 1e-9
+    assert notes
 
 
 def test_files_and_targets_that_the_readme_names_exist():
