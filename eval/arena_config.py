@@ -96,6 +96,8 @@ class Training:
     """Steps from one point of the loss curve to the next."""
     curve_rows: int = 24
     """Rows of each target that a point of the curve is judged by."""
+    average_steps: int = 50
+    """Last steps over which the weights are averaged that a run is judged by."""
     judged_rows: int = 256
     """Rows of each target that the finished run is judged by."""
     benchmark_items: int = 200

@@ -7,6 +7,7 @@ for. Ends of documents are predicted too, and stand for no byte.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -108,29 +109,46 @@ def _bits_per_byte(
 
 
 class CurveCallback(TrainerCallback):
-    """Judges the model while it trains.
+    """Judges the model while it trains, by the running mean of its weights.
+
+    The learning rate does not decay, so the weights of one step depend on the last batches; their
+    mean over the last steps does not, much as if the learning rate had come down there.
 
     Args:
         judged: by what.
         every_steps: steps from one point to the next; the last step is always one.
+        average_steps: length of the mean: each step's weights enter with the share 1 / this, the
+            first ones with a larger one.
 
     Attributes:
+        averaged: a copy of the model with the mean of the weights; None before the first step.
         steps: of the points.
         losses: bits per byte by target, for each point.
         seconds: that judging took; they are no part of the run.
     """
 
-    def __init__(self, judged: Mapping[str, Judged], every_steps: int) -> None:
-        self.judged, self.every_steps = judged, every_steps
+    def __init__(self, judged: Mapping[str, Judged], every_steps: int, average_steps: int) -> None:
+        self.judged, self.every_steps, self.average_steps = judged, every_steps, average_steps
+        self.averaged: Any = None
         self.steps: list[int] = []
         self.losses: list[dict[str, float]] = []
         self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Adds a point where one is due."""
-        if state.global_step % self.every_steps and state.global_step != state.max_steps:
-            return
+        """Takes the weights into the mean, and adds a point where one is due."""
         started = time.perf_counter()
-        self.steps.append(state.global_step)
-        self.losses.append(bits_per_byte(kwargs["model"], self.judged))
+        self._take(kwargs["model"], state.global_step)
+        if not state.global_step % self.every_steps or state.global_step == state.max_steps:
+            self.steps.append(state.global_step)
+            self.losses.append(bits_per_byte(self.averaged, self.judged))
         self.seconds += time.perf_counter() - started
+
+    @torch.no_grad()
+    def _take(self, model: Any, step: int) -> None:
+        if self.averaged is None:
+            self.averaged = copy.deepcopy(model)
+            return
+        # Early on the mean is over a third of the steps so far, so that it does not lag behind.
+        share = 1 / min(self.average_steps, 1 + step / 3)
+        for mean, weights in zip(self.averaged.parameters(), model.parameters(), strict=True):
+            mean.lerp_(weights, share)

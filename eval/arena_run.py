@@ -54,6 +54,7 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
     curve = CurveCallback(
         judged_rows(text.judged, arena.training.curve_rows, text.token_bytes_V),
         arena.training.curve_steps,
+        arena.training.average_steps,
     )
     training = train(
         model, dataset, arena, learning_rate=regime.learning_rate, callbacks=[callback, curve]
@@ -62,7 +63,7 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
     if any(other.reference == job.entry for other in arena.entries.values()):
         torch.save(model.state_dict(), weights_path(folder, job.name))
     judged = judged_rows(text.judged, arena.training.judged_rows, text.token_bytes_V)
-    losses = bits_per_byte(model, judged)
+    losses = bits_per_byte(curve.averaged, judged)
     return {
         "regime": job.regime,
         "entry": job.entry,
@@ -71,7 +72,7 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
         "bits_per_byte": _rounded(losses),
         "mean_bits_per_byte": round(float(np.mean(list(losses.values()))), DIGITS),
         "benchmarks": {
-            name: _rounded(answer(model, text.tokenizer, asked))
+            name: _rounded(answer(curve.averaged, text.tokenizer, asked))
             for name, asked in text.questions.items()
         },
         "curve": {

@@ -39,7 +39,8 @@ from tikmix_hf.files import write_json, write_text
 HERE = Path(__file__).parent
 NOT_KEPT = ("settings", "versions", "hardware", "date")
 NOTES = (
-    f"Bits per byte of the targets' judged text, which no mixer reads. Differences are to "
+    f"Bits per byte of the targets' judged text, which no mixer reads, of the mean of "
+    "the weights over the last steps, because the learning rate does not decay. Differences are to "
     f"{CONTROL}, paired by seed, with 95 % intervals (Student t); negative: lower. *Tokens to "
     f"reach*: share of the run's tokens after which {CONTROL}'s final loss is reached, on curves "
     "smoothed over three points; `-`: not with every seed. *Off-target*: share of all tokens, and "

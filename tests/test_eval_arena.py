@@ -445,6 +445,22 @@ def test_the_judge_leaves_the_model_as_it_was():
     assert model.training
 
 
+def test_a_run_is_judged_by_the_mean_of_its_weights():
+    rows = Dataset.from_dict({"input_ids": [[1, 2]]})
+    judged = arena_judge.judged_rows({"arc": rows}, 1, np.ones(8, dtype=np.int64))
+    curve = arena_judge.CurveCallback(judged, every_steps=2, average_steps=2)
+    model = Indifferent()
+    model.weight = torch.nn.Parameter(torch.zeros(1))
+    for step, weight in enumerate((1.0, 2.0, 4.0), 1):
+        model.weight.data.fill_(weight)
+        state = SimpleNamespace(global_step=step, max_steps=3)
+        curve.on_step_end(None, state, None, model=model)
+    # 1; then 2 with the share 1 / (1 + 2 / 3) = 0.6, which makes 1.6; then 4 with 1 / 2.
+    assert curve.averaged.weight.item() == pytest.approx(2.8)
+    assert model.weight.item() == 4.0
+    assert curve.steps == [2, 3]
+
+
 # Proxies
 
 
