@@ -7,7 +7,6 @@ for. Ends of documents are predicted too, and stand for no byte.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -115,21 +114,26 @@ class CurveCallback(TrainerCallback):
     mean over the last steps does not, much as if the learning rate had come down there.
 
     Args:
+        averaged: a model of the same kind; it gets the mean of the weights. No copy of the model
+            that trains would do: accelerate replaces the forward pass of that one.
         judged: by what.
         every_steps: steps from one point to the next; the last step is always one.
         average_steps: length of the mean: each step's weights enter with the share 1 / this, the
             first ones with a larger one.
 
     Attributes:
-        averaged: a copy of the model with the mean of the weights; None before the first step.
+        averaged: with the mean of the weights so far.
         steps: of the points.
         losses: bits per byte by target, for each point.
         seconds: that judging took; they are no part of the run.
     """
 
-    def __init__(self, judged: Mapping[str, Judged], every_steps: int, average_steps: int) -> None:
-        self.judged, self.every_steps, self.average_steps = judged, every_steps, average_steps
-        self.averaged: Any = None
+    def __init__(
+        self, averaged: Any, judged: Mapping[str, Judged], *, every_steps: int, average_steps: int
+    ) -> None:
+        self.averaged, self.judged = averaged, judged
+        self.every_steps, self.average_steps = every_steps, average_steps
+        self._is_begun = False
         self.steps: list[int] = []
         self.losses: list[dict[str, float]] = []
         self.seconds = 0.0
@@ -145,8 +149,9 @@ class CurveCallback(TrainerCallback):
 
     @torch.no_grad()
     def _take(self, model: Any, step: int) -> None:
-        if self.averaged is None:
-            self.averaged = copy.deepcopy(model)
+        if not self._is_begun:
+            self.averaged.to(model.device).load_state_dict(model.state_dict())
+            self._is_begun = True
             return
         # Early on the mean is over a third of the steps so far, so that it does not lag behind.
         share = 1 / min(self.average_steps, 1 + step / 3)

@@ -52,9 +52,10 @@ def make_run(arena: Arena, job: Job, text: ArenaText, folder: Path) -> dict[str,
     )
     callback = make_callback(arena, job, dataset, text, folder)
     curve = CurveCallback(
+        make_model(arena, text, job.number),
         judged_rows(text.judged, arena.training.curve_rows, text.token_bytes_V),
-        arena.training.curve_steps,
-        arena.training.average_steps,
+        every_steps=arena.training.curve_steps,
+        average_steps=arena.training.average_steps,
     )
     training = train(
         model, dataset, arena, learning_rate=regime.learning_rate, callbacks=[callback, curve]

@@ -448,9 +448,10 @@ def test_the_judge_leaves_the_model_as_it_was():
 def test_a_run_is_judged_by_the_mean_of_its_weights():
     rows = Dataset.from_dict({"input_ids": [[1, 2]]})
     judged = arena_judge.judged_rows({"arc": rows}, 1, np.ones(8, dtype=np.int64))
-    curve = arena_judge.CurveCallback(judged, every_steps=2, average_steps=2)
-    model = Indifferent()
-    model.weight = torch.nn.Parameter(torch.zeros(1))
+    model, averaged = Indifferent(), Indifferent()
+    for one in (model, averaged):
+        one.weight = torch.nn.Parameter(torch.zeros(1))
+    curve = arena_judge.CurveCallback(averaged, judged, every_steps=2, average_steps=2)
     for step, weight in enumerate((1.0, 2.0, 4.0), 1):
         model.weight.data.fill_(weight)
         state = SimpleNamespace(global_step=step, max_steps=3)
