@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from tikmix_hf import (
+    Domains,
     InterleavedDomainDataset,
     PackedCollator,
     TikMixCallback,
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
         with args.main_process_first(desc="reading the domains"):
             started = time.perf_counter()
             data = sources.load(data_args, tokenizer, args.seed)
+        check_constraints(mixture_args, data.domains)
     except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err
     console.print(describe(data, time.perf_counter() - started))
@@ -102,6 +104,20 @@ def check(
             "`resume_from_checkpoint` names one run's checkpoint, but `control` trains two. Write "
             "resume_from_checkpoint: auto, and each run goes on from its own."
         )
+
+
+def check_constraints(args: MixtureArguments, domains: Domains) -> None:
+    """Refuses bounds on shares that name other domains, or that nothing obeys.
+
+    Raises:
+        ValueError: with one line that names them and the mend.
+    """
+    constraints = recipe_methods.mixer(args).constraints
+    if (
+        constraints is not None
+    ):  # those that need the run's tokens are checked before its first step
+        shares = dataclasses.replace(constraints, max_epochs=None, max_kl_prior=None)
+        shares.check(domains.names, in_force=domains.prior, supply=None)
 
 
 def make_reference(args: MixtureArguments) -> PreTrainedModel | None:

@@ -29,16 +29,16 @@ from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
+from tikmix_hf.updates import resuming
 from tikmix_hf.updates.heldout import check_targets
 from tikmix_hf.updates.measurement import Measurement
 from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
-from tikmix_hf.updates.probing import total_steps
 from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record, drop_records_after
 from tikmix_hf.updates.updater import MixtureUpdater
-from tikmix_hf.updates.wishes import Wishes, check_room, plan_run
+from tikmix_hf.updates.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +143,6 @@ class TikMixCallback(TrainerCallback, ExportableState):
         return self._updater.influence
 
     @property
-    def _is_static(self) -> bool:
-        """Whether no update changes anything."""
-        return not self.mixer.at_updates
-
-    @property
     def _layout(self) -> BatchLayout:
         assert self._updater.layout is not None, "training has not begun"
         return self._updater.layout
@@ -187,11 +182,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
             self._updater.start()
         self.plan = self._make_plan(state)
-        self._updater.take(self.plan)
         if not self.observe:
-            self._check_room(state.global_step)
-        if not self.observe and not state.global_step:
-            self._say(self._updater.begin(), state)
+            self._say(self._updater.begin(state.global_step), state)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
         if state.is_world_process_zero:
@@ -262,14 +254,6 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Refuses what no update could measure, whatever `on_error` says."""
         self._updater.measurer.check(live["model"], live["optimizer"])
 
-    def _check_room(self, step: int) -> None:
-        """Refuses a dataset whose schedule has no room, or is not this run's to change."""
-        assert self.plan is not None
-        if self._is_static and isinstance(self.mixer, mixers.load("static")):
-            return
-        num_probes = len(self._updater.prober.probe_steps)
-        check_room(self.dataset, self.plan, step=step, num_probes=num_probes)
-
     def _say(self, line: str, state: TrainerState) -> None:
         """Prints a line, once for all ranks."""
         if line and self.progress and state.is_world_process_zero:
@@ -277,22 +261,15 @@ class TikMixCallback(TrainerCallback, ExportableState):
 
     def _make_plan(self, state: TrainerState) -> Plan:
         """Plans the run's measurements, says what they cost, and warns where they cost too much."""
-        plan = plan_run(
-            self.wishes,
-            self.dataset,
-            self._layout,
-            self._updater.measurer.parts(self.wishes.num_rows),
-            max_steps=state.max_steps,
-            observe=self.observe,
-            num_probe_steps=total_steps(self._layout, self._updater.prober.probe_steps),
+        plan = self._updater.make_plan(
+            self.wishes, step=state.global_step, max_steps=state.max_steps
         )
         logger.info("%s", plan)
-        objection = self.wishes.objection(plan)
-        if objection and not self._is_static:
-            raise ValueError(objection)
         if state.is_world_process_zero:
             fewer_rounds = self._updater.measurer.warning
-            for warning in filter(None, (objection or plan.warning, fewer_rounds)):
+            for warning in filter(
+                None, (self.wishes.objection(plan) or plan.warning, fewer_rounds)
+            ):
                 logger.warning("%s", warning)
         self._say(str(plan), state)
         return plan
@@ -303,7 +280,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Returns what a checkpoint keeps, as JSON types (see `ExportableState`)."""
         # Nobody can build the callback from JSON; whoever tries is told so by the constructor.
         live = {"dataset": "a live object", "targets": None}
-        return {"args": live, "attributes": self._updater.state()}
+        return {"args": live, "attributes": resuming.state(self._updater)}
 
     def _resume(self, saved: Any, step: int) -> None:
         """Hands the updater what a checkpoint kept, if it kept anything."""
@@ -314,4 +291,5 @@ class TikMixCallback(TrainerCallback, ExportableState):
                 step,
             )
             return
-        self._updater.resume(saved.get("attributes") if isinstance(saved, dict) else None, step)
+        attributes = saved.get("attributes") if isinstance(saved, dict) else None
+        resuming.resume(self._updater, attributes, step)

@@ -147,6 +147,7 @@ def test_long_intervals_are_told_in_stretches_and_a_checkpoint_keeps_them(monkey
     told = whole.read()
     # 4 stretches of 1, of 2, then of 4 steps: 4 + 4 + 3.
     assert (told.tokens.sum(axis=1) / (4 * 11)).tolist() == [4, 4, 3]
+    assert told.steps.tolist() == [4, 4, 3]
     again = resumed.read()
     np.testing.assert_array_equal(told.means, again.means)
     np.testing.assert_array_equal(told.tokens, again.tokens)

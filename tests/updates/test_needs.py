@@ -59,6 +59,11 @@ def test_a_signal_that_nobody_measures_is_refused():
         TikMixCallback(make_dataset(), targets=make_targets(), mixer=asking("horoscope"))
 
 
+def test_who_looks_ahead_must_require_influence():
+    with pytest.raises(ValueError, match="must require influence to look ahead"):
+        Needs.of(asking("lookahead_losses", num_lookahead=3), 4, observe=False)
+
+
 def test_influence_and_alignment_are_two_measurements():
     with pytest.raises(ValueError, match="only one of influence and alignment"):
         Needs.of(asking("influence", "alignment"), 4, observe=False)

@@ -8,7 +8,7 @@ import torch
 from tiny import addresses, make_arguments, make_dataset, make_model, make_targets, make_trainer
 from transformers import TrainerCallback
 
-from tikmix_hf import MixtureSchedule, TikMixCallback, mixers
+from tikmix_hf import Constraints, MixtureSchedule, TikMixCallback, mixers
 from tikmix_hf.mixers.base import About, Mixer, State
 from tikmix_hf.signals.losses import mean_losses
 from tikmix_hf.updates.heldout import Portion, in_batches
@@ -110,10 +110,59 @@ def test_a_run_killed_in_the_middle_of_a_probe_goes_on_with_it(tmp_path):
 
 
 def test_updates_that_leave_no_room_for_their_probes_are_refused(tmp_path):
-    # One step ahead and five of probes.
-    with pytest.raises(ValueError, match=r"must leave 6 steps .*; got 5, from step 4"):
-        run(tmp_path, at_steps=(4, 9))
-    run(tmp_path, at_steps=(4, 10))
+    # One step ahead and five of probes; the answer at step 10 and a question would be too many.
+    with pytest.raises(ValueError, match=r"must be above 6, .*; got 6, from step 4 to 10"):
+        run(tmp_path, at_steps=(4, 10))
+    assert len(run(tmp_path, at_steps=(4, 11))[1].updates) == 2
+
+
+def test_a_plan_leaves_room_for_probes(tmp_path):
+    dataset = make_dataset(num_samples=96)
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), mixer=Corners(), budget=1.0, num_rows=2, progress=False
+    )
+    make_trainer(dataset, callback, make_arguments(tmp_path)).train()
+    # 24 steps hold pieces of 7; an update of 2 rows would be paid for more often.
+    assert len(callback.updates) == len(callback.plan.steps) == 2
+    assert callback.plan.share < 0.2
+
+
+def test_probes_keep_the_constraints_and_the_mixer_is_told(tmp_path):
+    class Told(Corners):
+        told: list = []  # noqa: RUF012 - a mixer has no other way to tell
+
+        def propose(self, state, signals):
+            self.told.append(signals.probe_mixtures)
+            return super().propose(state, signals)
+
+    dataset = make_dataset(num_samples=96)
+    mixer = Told(constraints=Constraints(caps={"d0": 0.4}, floors={"d3": 0.2}, max_change=0.01))
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), mixer=mixer, at_steps=(4,), num_rows=8, progress=False
+    )
+    make_trainer(dataset, callback, make_arguments(tmp_path)).train()
+    shares = np.array([segment.mixture for segment in dataset.schedule.segments])
+    assert (shares[:, 0] <= 0.4 + 1e-9).all()
+    assert (shares[:, 3] >= 0.2 - 1e-9).all()
+    # How far an update may go is no bound on a probe.
+    np.testing.assert_allclose(shares[1], [0.4, 0.2, 0.2, 0.2], atol=1e-9)
+    np.testing.assert_allclose(Told.told[0], shares[1:3], rtol=1e-12)
+
+
+class _SecondIsNone(Corners):
+    def probe_mixtures(self, state, signals):
+        return np.array([CORNERS[0], [0.5, 0.5, 0.5, 0.5]])
+
+
+def test_no_probe_is_announced_unless_all_are_mixtures(tmp_path):
+    dataset = make_dataset(num_samples=96)
+    callback = TikMixCallback(
+        dataset, targets=make_targets(), mixer=_SecondIsNone(), at_steps=(4,), num_rows=8,
+        progress=False,
+    )  # fmt: skip
+    make_trainer(dataset, callback, make_arguments(tmp_path)).train()
+    assert len(dataset.schedule.segments) == 1
+    assert "`a probe` must sum to 1" in callback.updates[0].notes[0]
 
 
 def test_probes_that_could_not_end_in_time_are_not_begun(tmp_path):
@@ -153,11 +202,11 @@ def test_a_probe_that_fails_keeps_the_mixture_and_says_so(tmp_path):
 
 
 def test_a_reading_is_due_once_and_probes_survive_json():
-    probing = Probing(4, (5, 7))
+    probing = Probing(4, (5, 7), ((0.5, 0.5), (1.0, 0.0)))
     assert [probing.is_due(step) for step in (4, 5, 6)] == [False, True, True]
     one = probing.with_losses(np.array([2.0, 3.0]), 10, 0.5)
     assert [one.is_due(step) for step in (5, 6, 7)] == [False, False, True]
-    assert Probing.restore([4, [5, 7], [[2.0, 3.0]], 10, 0.5]) == one
+    assert Probing.restore([4, [5, 7], [[0.5, 0.5], [1.0, 0.0]], [[2.0, 3.0]], 10, 0.5]) == one
     assert not one.is_over
     assert one.with_losses(np.array([1.0, 1.0]), 10, 0.5).num_tokens == 20
 

@@ -4,7 +4,7 @@ In go numbers by domain and target, from whoever measured them; out come the sam
 when made and for sense when used (`Signals.usable`). A signal that no mixer asked for is None.
 """
 
-# Shape letters: J targets, K domains, R rounds, S optimizer steps, N mixtures.
+# Shape letters: J targets, K domains, R rounds, S stretches of steps, N mixtures.
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _WITH_THEM: dict[str, tuple[str, ...]] = {
     "domain_losses": ("domains",),
     "target_losses": ("targets",),
     "train_tokens": ("-", "domains"),
+    "train_steps": ("-",),
+    "probe_mixtures": ("-", "domains"),
 }
 _NOUNS = {"targets": "target", "domains": "domain"}
 
@@ -85,16 +87,22 @@ class Signals:
     """(J,) loss on each target, nats per token. Comes with `influence` and `alignment`."""
 
     train_losses: Array | None = None
-    """(S, K) loss of the training batch, nats per token, in each of the S steps since the last
-    update; NaN where a step had no token of the domain."""
+    """(S, K) loss of the training batches, nats per token, in each of S stretches of steps since
+    the last update; NaN where a stretch had no token of the domain. A stretch is one step, unless
+    there are more than 512 of them."""
     train_tokens: Array | None = None
     """(S, K) loss tokens that `train_losses` is the mean of."""
+    train_steps: Array | None = None
+    """(S,) optimizer steps in each stretch."""
 
     excess_losses: Array | None = None
     """(K,) mean over held-out tokens of max(loss - loss of the reference model, 0), nats."""
 
     probe_losses: Array | None = None
     """(N + 1, J) losses on the targets before the first of the N probes and after each of them."""
+    probe_mixtures: Array | None = None
+    """(N, K) the mixtures that were trained on: those asked for, within floors, caps, epochs and
+    groups."""
 
     lookahead_losses: Array | None = None
     """(N, J) losses on the targets, a step ahead under each mixture that was asked for."""
@@ -112,7 +120,8 @@ class Signals:
     def usable(self, name: str) -> Array:
         """A signal, once it is known to be there and to be finite.
 
-        Of `train_losses` a NaN is no news of that domain; all other entries must be finite.
+        Of `train_losses` a NaN is no news of a domain that had no token; all other entries must be
+        finite.
 
         Raises:
             MixerError: It is missing, or an entry is not finite, or all are zero.
@@ -120,8 +129,10 @@ class Signals:
         values = getattr(self, name)
         if values is None:
             raise MixerError(f"`{name}` was not measured, and this mixer requires it.")
-        may_lack = name == "train_losses"
-        broken = np.isinf(values) if may_lack else ~np.isfinite(values)
+        broken = ~np.isfinite(values)
+        if name == "train_losses":
+            unread = np.ones_like(broken) if self.train_tokens is None else self.train_tokens == 0
+            broken &= ~(np.isnan(values) & unread)
         for entry in np.argwhere(broken)[:1]:
             where = self._where(name, entry.tolist())
             raise MixerError(f"`{name}` must be finite; got {values[tuple(entry)]} {where}.")

@@ -37,6 +37,8 @@ class TrainLosses(NamedTuple):
     no token of the domain. A stretch is one step, unless there are more than 512 of them."""
     tokens: NDArray[np.float64]
     """(S, K) loss tokens."""
+    steps: NDArray[np.float64]
+    """(S,) steps in each stretch; the last may have fewer than the others."""
     seconds: float
     """What listening took on this rank, without waiting for the accelerator."""
 
@@ -109,7 +111,9 @@ class TrainLossMeter:
         sums_SK, tokens_SK = stretches_S2K[:, 0], stretches_S2K[:, 1]
         means_SK = np.full(sums_SK.shape, np.nan)
         np.divide(sums_SK, tokens_SK, out=means_SK, where=tokens_SK > 0)
-        return TrainLosses(means_SK, tokens_SK, self._seconds)
+        steps_S = np.full(len(self._stretches), float(self._stretch_steps))
+        steps_S[-1] = self._steps_in_last
+        return TrainLosses(means_SK, tokens_SK, steps_S, self._seconds)
 
     @property
     def has_heard(self) -> bool:

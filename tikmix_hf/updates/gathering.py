@@ -52,6 +52,8 @@ class Gatherer:
     Attributes:
         costs: of the update under way.
         rounds: of gradients, of the update under way; None where none was measured.
+        layout: how the run cuts samples into batches; to be set before the first step.
+        end: samples of the whole run; likewise.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Gatherer:
         self.needs = measurer.needs
         self.costs = Costs()
         self.rounds: Rounds | None = None
+        self.layout: BatchLayout | None = None
+        self.end = 0
         self._meter = TrainLossMeter(len(dataset.domains)) if self.needs.train_losses else None
 
     def start(self, *, keeps: bool = False) -> None:
@@ -83,41 +87,47 @@ class Gatherer:
         if self._meter:
             self._meter.detach()
 
-    def end_step(self, layout: BatchLayout, step: int) -> None:
+    def end_step(self, step: int) -> None:
         """Books what training's own passes told in an optimizer step.
 
         Raises:
             ValueError: they cannot be matched with the dataset's samples.
         """
         if self._meter:
-            batches = layout.batches_of(step, distributed.rank())
+            assert self.layout is not None
+            batches = self.layout.batches_of(step, distributed.rank())
             self._meter.end_step([self.dataset.locate(list(batch))[0] for batch in batches])
 
-    def known(self, step: int, sample: int, *, end: int, optimizer: Any = None) -> Signals:
-        """What is known without measuring.
+    def next_sample(self, step: int) -> int:
+        """The first sample that a change announced at the end of a step could begin with."""
+        assert self.layout is not None
+        # After a resume with fewer workers, a change announced before may lie farther ahead.
+        announced = self.dataset.schedule.segments[-1].from_sample
+        return self.layout.first_free_sample(step, after=announced)
+
+    def known(self, step: int, optimizer: Any = None) -> Signals:
+        """What is known without measuring, for an answer to be announced now.
 
         Args:
-            step: optimizer steps done.
-            sample: first sample that the answer will govern.
-            end: samples of the whole run.
+            step: optimizer steps done; before the first, the answer governs the first sample.
             optimizer: the live optimizer, if there is one yet.
         """
+        sample = self.next_sample(step) if step else 0
         domains = self.dataset.domains
         row_tokens_K = domains.num_tokens / [domain.num_rows for domain in domains]
-        mixture_K = self.dataset.schedule.segments[-1].mixture
-        tokens_per_sample = 1 / np.sum(mixture_K / row_tokens_K)
         supply = Supply(
             prior=domains.prior,
             tokens=domains.num_tokens.astype(np.float64),
             seen=(self.dataset.num_served(sample) if sample else 0) * row_tokens_K,
-            left=float(max(end - sample, 0) * tokens_per_sample),
+            left=float(max(self.end - sample, 0)),
+            row_tokens=row_tokens_K,
         )
         rate = float(optimizer.param_groups[0]["lr"]) if optimizer is not None else np.nan
         return Signals(
             step=step,
             domains=domains.names,
             targets=tuple(self.measurer.targets),
-            mixture=mixture_K,
+            mixture=self.dataset.schedule.segments[-1].mixture,
             supply=supply,
             sample=sample,
             learning_rate=rate,
@@ -142,7 +152,12 @@ class Gatherer:
         if self._meter and self._meter.has_heard:
             heard = self._meter.read()
             self.costs.add("train_losses", seconds=heard.seconds)
-            signals = replace(signals, train_losses=heard.means, train_tokens=heard.tokens)
+            signals = replace(
+                signals,
+                train_losses=heard.means,
+                train_tokens=heard.tokens,
+                train_steps=heard.steps,
+            )
         if self.needs.excess_losses:
             with self.costs.timing("excess_losses"):
                 excess = self.measurer.excess_losses(live.model, update)
@@ -152,7 +167,11 @@ class Gatherer:
             self.costs.add(
                 "probe_losses", tokens=probing.num_tokens * FORWARD_ONLY, seconds=probing.seconds
             )
-            signals = replace(signals, probe_losses=np.array(probing.losses))
+            signals = replace(
+                signals,
+                probe_losses=np.array(probing.losses),
+                probe_mixtures=np.array(probing.mixtures),
+            )
         if self.needs.gradients:
             self.rounds = self._measure(signals, state, live, update)
             signals = with_gradients(signals, self.rounds.matrix, self.needs.gradients)

@@ -57,6 +57,11 @@ class Needs:
         both = [signal for signal in _BY_GRADIENTS if signal in requires]
         if len(both) > 1:
             raise ValueError(f"`mixer` {name} must require only one of {' and '.join(both)}.")
+        if mixer.num_lookahead and "influence" not in requires:
+            raise ValueError(
+                f"`mixer` {name} must require influence to look ahead, which takes its step; it "
+                f"requires {', '.join(sorted(requires)) or 'nothing'}."
+            )
         probe_steps = mixer.probe_steps(num_domains)
         if observe and probe_steps:
             raise ValueError(

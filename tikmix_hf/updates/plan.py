@@ -66,6 +66,8 @@ class RunSize:
     """Tokens that the run trains on."""
     parts: tuple[Part, ...]
     """The K domains and J targets; empty where nothing is measured."""
+    least_gap: int = 1
+    """Optimizer steps from one update to the next, at least."""
 
     def tokens_per_update(self, num_rows: int) -> float:
         """Tokens of an update of `num_rows` rows of every part, of all rows where it has fewer."""
@@ -189,7 +191,8 @@ def make_plan(
     if steps is None:
         one_update = run.tokens_per_update(USUAL_ROWS if num_rows is None else num_rows)
         num_updates = MOST_UPDATES if not one_update else int(allowed / one_update)
-        planned = _spread(min(max(num_updates, 1), MOST_UPDATES), run)
+        most = min(MOST_UPDATES, max(1, run.max_steps // run.least_gap - 1))
+        planned = _spread(min(max(num_updates, 1), most), run)
     else:
         asked = sorted(set(steps))
         planned = tuple(step for step in asked if step <= run.last_step)

@@ -21,6 +21,7 @@ from torch import nn
 from tikmix_hf import distributed
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.mixers import Mixer, Signals
+from tikmix_hf.mixture import as_mixture, nearest
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.updates.measurer import Measurer
 
@@ -35,6 +36,8 @@ class Probing(NamedTuple):
     steps: tuple[int, ...]
     """Optimizer steps at the end of which losses are read: N + 1, increasing. The first is the one
     before the first probe's samples."""
+    mixtures: tuple[tuple[float, ...], ...] = ()
+    """(N, K) what is trained on."""
     losses: tuple[tuple[float, ...], ...] = ()
     """(n, J) read so far."""
     num_tokens: int = 0
@@ -45,8 +48,15 @@ class Probing(NamedTuple):
     @classmethod
     def restore(cls, saved: Any) -> Probing:
         """The probes that went through JSON."""
-        asked_at, steps, losses, num_tokens, seconds = saved
-        return cls(asked_at, tuple(steps), tuple(map(tuple, losses)), num_tokens, seconds)
+        asked_at, steps, mixtures, losses, num_tokens, seconds = saved
+        return cls(
+            asked_at,
+            tuple(steps),
+            tuple(map(tuple, mixtures)),
+            tuple(map(tuple, losses)),
+            num_tokens,
+            seconds,
+        )
 
     def is_due(self, step: int) -> bool:
         """Whether losses are to be read at the end of a step."""
@@ -102,22 +112,33 @@ class Prober:
             ValueError: the mixer's answer is no mixture for each probe.
         """
         assert self.layout is not None
-        mixtures_NK = distributed.solve_on_rank_0(
-            lambda: self.mixer.probe_mixtures(state, signals), (ValueError,)
+        mixtures = distributed.solve_on_rank_0(
+            lambda: self._mixtures(signals, state), (ValueError,)
         )
-        if len(mixtures_NK) != len(self.probe_steps):
-            raise ValueError(
-                f"`mixer` {type(self.mixer).__name__} must name {len(self.probe_steps)} mixtures "
-                f"to probe; got {len(mixtures_NK)}."
-            )
         begin = _first_step(self.layout, signals.step, signals.sample)
         steps = (begin, *(begin + np.cumsum(self.probe_steps)).tolist())
-        for number, mixture_K in enumerate([*mixtures_NK, signals.mixture]):
-            what = f"probe {number + 1}" if number < len(mixtures_NK) else "after the probes"
+        for number, mixture_K in enumerate([*mixtures, signals.mixture]):
+            what = f"probe {number + 1}" if number < len(mixtures) else "after the probes"
             about = {"step": signals.step, "mixer": self.mixer.describe(), "notes": [what]}
             sample = self.layout.samples_before(steps[number])
             self.dataset.set_mixture(mixture_K, sample, update=about)
-        self.probing = Probing(signals.step, steps)
+        probed = tuple(tuple(mixture_K.tolist()) for mixture_K in mixtures)
+        self.probing = Probing(signals.step, steps, probed)
+
+    def _mixtures(self, signals: Signals, state: Any) -> list[Array]:
+        """(K,) for each probe, all of them checked before any is announced."""
+        asked_NK = self.mixer.probe_mixtures(state, signals)
+        if len(asked_NK) != len(self.probe_steps):
+            raise ValueError(
+                f"`mixer` {type(self.mixer).__name__} must name {len(self.probe_steps)} mixtures "
+                f"to probe; got {len(asked_NK)}."
+            )
+        mixtures = [as_mixture(one_K, signals.domains, argument="a probe") for one_K in asked_NK]
+        if self.mixer.constraints is None:
+            return mixtures
+        # How far a probe is from the mixture in force is the mixer's business.
+        allowed = self.mixer.constraints.polytope(signals.domains, supply=signals.supply)
+        return [nearest(mixture_K, allowed) for mixture_K in mixtures]
 
     def read(self, step: int, model: nn.Module, update: int) -> float:
         """Reads the losses that are due at the end of a step, if any are.

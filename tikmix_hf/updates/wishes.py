@@ -107,14 +107,15 @@ def plan_run(
         else max(_last_useful_step(layout, max_steps) - num_probe_steps, 0),
         num_tokens=float(layout.samples_before(max_steps) * tokens_per_sample),
         parts=tuple(parts),
+        least_gap=num_probe_steps + 1,
     )
     plan = wishes.plan(run)
     for earlier, later in itertools.pairwise(plan.steps):
-        if later - earlier < num_probe_steps:
+        if later - earlier < run.least_gap:
             raise ValueError(
-                f"`every_steps` must leave {num_probe_steps} steps from one update to the next, "
-                f"which the mixer's probes take; got {later - earlier}, from step {earlier} to "
-                f"{later}. Update less often, or set fewer or shorter probes."
+                f"`every_steps` must be above {num_probe_steps}, the steps from the mixer's "
+                f"question to the end of its probes; got {later - earlier}, from step {earlier} "
+                f"to {later}. Update less often, or set fewer or shorter probes."
             )
     return plan
 
