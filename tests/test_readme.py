@@ -53,7 +53,7 @@ def test_the_example_of_constraints_makes_them():
         [0.1, 0.0, 0.4, 0.5],
         domains,
         in_force=np.full(4, 0.25),
-        supply=Supply(np.full(4, 0.25), np.full(4, 1e6), np.zeros(4), 1e6),
+        supply=Supply(np.full(4, 0.25), np.full(4, 1e6), np.zeros(4), 1e6, np.ones(4)),
     )
     assert mixture[1] >= 0.05
     assert mixture[2:].sum() <= 0.3 + 1e-9

@@ -101,7 +101,8 @@ def problem(seed=0):
 def supply(now, seen, num_tokens):
     total = NUM_UPDATES * STEPS_PER_UPDATE * ROWS * TOKENS_PER_ROW
     tokens = total * np.linspace(0.6, 1.2, len(now.names))[np.argsort(np.argsort(now.names))]
-    return Supply(now.prior, tokens, seen, float(total - num_tokens))
+    row_tokens = np.full(len(tokens), float(TOKENS_PER_ROW))
+    return Supply(now.prior, tokens, seen, (total - num_tokens) / TOKENS_PER_ROW, row_tokens)
 
 
 def measured(now, theta, mixture, step, batches=None, seen=None):

@@ -12,7 +12,7 @@ from tikmix_hf.mixture import Supply
 
 def test_it_is_the_supplys_prior_whatever_training_started_with():
     natural = np.array([0.9, 0.1])
-    supply = Supply(natural, np.array([90.0, 10.0]), np.zeros(2), 50.0)
+    supply = Supply(natural, np.array([90.0, 10.0]), np.zeros(2), 50.0, np.ones(2))
     mixer = mixers.load("natural")()
     started_with = np.array([0.5, 0.5])
     names = {"step": 0, "domains": ("web", "code"), "targets": (), "mixture": started_with}

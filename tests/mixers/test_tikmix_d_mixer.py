@@ -47,7 +47,7 @@ def test_groups_and_epochs_are_rows_of_the_program():
         domains=names,
         mixture=uniform_K,
         influence=np.array([[2.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]]),
-        supply=Supply(uniform_K, np.full(4, 100.0), np.zeros(4), 400.0),
+        supply=Supply(uniform_K, np.full(4, 100.0), np.zeros(4), 400.0, np.ones(4)),
     )
     mixer = TikMixD(alpha=0.0, gamma=0.0, constraints=constraints)
     mixture_K, _ = mixer.step(mixer.init(uniform_K), given)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from tikmix_hf import mixers
 from tikmix_hf.mixers import MixerError, Signals
 from tikmix_hf.mixture import Supply
 
 
-def signals(tokens, left, seen=None):
+def signals(tokens, left, seen=None, rows=1.0):
     tokens = np.array(tokens, dtype=np.float64)
     seen = np.zeros(len(tokens)) if seen is None else np.array(seen, dtype=np.float64)
     names = tuple(f"d{k}" for k in range(len(tokens)))
@@ -20,7 +21,7 @@ def signals(tokens, left, seen=None):
         domains=names,
         targets=(),
         mixture=prior,
-        supply=Supply(prior, tokens, seen, float(left)),
+        supply=Supply(prior, tokens, seen, float(left), np.array(rows) * np.ones(len(tokens))),
     )
 
 
@@ -59,10 +60,28 @@ def test_it_is_the_papers_loop(max_epochs):
         )
 
 
+def test_rows_of_unequal_lengths_fill_the_run_with_as_many_tokens_of_each_as_there_are():
+    """Brute force: one c with min(c, cap) tokens of each, in rows of their lengths."""
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        tokens, rows = 1e6 * np.exp(rng.normal(size=(2, 6)) * [[1.5], [1.0]])
+        num_samples = 2.5 * (tokens / rows).sum() * rng.uniform(0.05, 1.0)
+
+        def taken(c):
+            return np.minimum(c, 2.5 * tokens)  # noqa: B023
+
+        c = brentq(lambda c: (taken(c) / rows).sum() - num_samples, 0, 3 * tokens.max())  # noqa: B023
+        np.testing.assert_allclose(
+            answer(signals(tokens, num_samples, rows=rows), max_epochs=2.5),
+            taken(c) / taken(c).sum(),
+            rtol=1e-7,  # of the root
+        )
+
+
 def test_too_little_text_is_an_error_that_names_the_least_number_of_epochs():
     """60 tokens fill a run of 150 in 2.5 epochs."""
     given = signals([10, 50], left=150)
-    with pytest.raises(MixerError, match=r"are 40.0% of the tokens .* at least 2\.5 or") as caught:
+    with pytest.raises(MixerError, match=r"are 40.0% of the samples .* at least 2\.5 or") as caught:
         answer(given)
     least = float(str(caught.value).split("at least ")[1].split()[0])
     np.testing.assert_allclose(answer(given, max_epochs=least), [1 / 6, 5 / 6], rtol=1e-12)
@@ -74,7 +93,9 @@ def test_the_least_number_of_epochs_is_enough_and_hardly_more_wherever_training_
     rng = np.random.default_rng(1)
     for _ in range(30):
         tokens = 1e6 * np.exp(rng.normal(size=5))
-        given = signals(tokens, tokens.sum() * rng.uniform(1.5, 9), tokens * rng.uniform(0, 3, 5))
+        rows = np.exp(rng.normal(size=5))
+        left = (tokens / rows).sum() * rng.uniform(1.5, 9)
+        given = signals(tokens, left, tokens * rng.uniform(0, 3, 5), rows)
         with pytest.raises(MixerError) as caught:
             answer(given, max_epochs=0.1)
         least = float(str(caught.value).split("at least ")[1].split()[0])
@@ -90,5 +111,5 @@ def test_without_tokens_no_number_of_epochs_would_do():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
 def test_a_number_of_epochs_that_is_none_is_refused(value):
-    with pytest.raises(ValueError, match="`max_epochs` must be finite and above 0"):
+    with pytest.raises(ValueError, match=r"`max_epochs` must be (finite and above 0|a number)"):
         mixers.load("unimax")(max_epochs=value)

@@ -68,7 +68,7 @@ def test_bounds_groups_and_balls_that_exclude_each_other_are_the_fewest(monkeypa
             max_change=rng.uniform(0, 0.4),
             max_kl_prior=rng.uniform(0, 0.2),
         )
-        supply = Supply(prior_K, 100 * prior_K, np.zeros(4), 100.0)
+        supply = Supply(prior_K, 100 * prior_K, np.zeros(4), 100.0, np.ones(4))
         num_asked = len(asked)
         with suppress(ValueError):
             constraints.check(NAMES, in_force=in_force_K, supply=supply)
@@ -78,10 +78,10 @@ def test_bounds_groups_and_balls_that_exclude_each_other_are_the_fewest(monkeypa
     assert all(found == least for found, least in asked)
 
 
-def told(**settings):
+def told(rows=(1.0, 1.0, 1.0, 1.0), **settings):
     constraints = Constraints(**settings)
     uniform_K = np.full(4, 0.25)
-    supply = Supply(uniform_K, np.full(4, 100.0), np.zeros(4), 200.0)
+    supply = Supply(uniform_K, np.full(4, 100.0), np.zeros(4), 200.0, np.array(rows))
     with pytest.raises(ValueError, match="cannot hold") as caught:
         constraints.check(NAMES, in_force=uniform_K, supply=supply)
     return str(caught.value)
@@ -118,6 +118,14 @@ def test_epochs_that_leave_too_few_tokens_are_told_with_their_shares():
         "Raise `max_epochs['web']`, `max_epochs['code']`, `max_epochs['books']` or "
         "`max_epochs['synthetic']`."
     )
+
+
+def test_epochs_of_rows_of_unequal_lengths_are_told_with_their_shares_of_the_samples():
+    """40 tokens each in rows of 2, 1, 1 and 1, of 200 samples left: 20 + 3 * 40 rows."""
+    message = told(max_epochs=0.4, rows=(2.0, 1.0, 1.0, 1.0))
+    assert "`max_epochs['web']` 0.4 (a share of the samples of at most 0.1)" in message
+    assert "`max_epochs['books']` 0.4 (a share of the samples of at most 0.2)" in message
+    assert "cannot hold together. Raise `max_epochs['web']`, " in message
 
 
 def test_many_members_are_counted_and_summed():

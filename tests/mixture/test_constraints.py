@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tikmix_hf.mixture import Constraints, Group, Supply, kl, nearest, total_variation
+from tikmix_hf.mixture import Constraints, Group, Supply, kl, nearest, normalise, total_variation
 from tikmix_hf.mixture.region import Region
 from tikmix_hf.mixture.rules import Rule
 
@@ -23,9 +23,10 @@ ROUNDING = 2e-9
 quick = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 
 
-def supply(prior=UNIFORM, *, tokens=100.0, seen=0.0, left=400.0):
+def supply(prior=UNIFORM, *, tokens=100.0, seen=0.0, left=400.0, rows=1.0):
     every = np.ones(len(prior))
-    return Supply(np.asarray(prior, dtype=np.float64), tokens * every, seen * every, left)
+    prior = np.asarray(prior, dtype=np.float64)
+    return Supply(prior, tokens * every, seen * every, left, np.array(rows) * every)
 
 
 def applied(proposal, in_force=UNIFORM, given=None, **constraints):
@@ -68,11 +69,11 @@ anything = st.fixed_dictionaries(
 )
 
 
-@given(anything, mixtures(3))
+@given(anything, mixtures(3), st.lists(st.integers(1, 30), min_size=4, max_size=4))
 @quick
-def test_the_answer_obeys_everything_or_a_conflict_is_named(given, three):
+def test_the_answer_obeys_everything_or_a_conflict_is_named(given, three, rows):
     proposal, in_force, prior = three
-    constraints, known = Constraints(**given), supply(prior)
+    constraints, known = Constraints(**given), supply(prior, left=40.0, rows=rows)
     circumstances = {"in_force": in_force, "supply": known}
     try:
         found_K, notes = constraints.apply(proposal, NAMES, **circumstances)
@@ -91,7 +92,8 @@ def test_the_answer_obeys_everything_or_a_conflict_is_named(given, three):
         total = sum(found_K[NAMES.index(name)] for name in group.domains)
         assert group.at_least - ROUNDING <= total <= group.at_most + ROUNDING
     if constraints.max_epochs is not None:
-        assert (400 * found_K <= constraints.max_epochs * 100 + 1e-6).all()
+        rows_K = 40 * normalise(found_K / rows)
+        assert (rows_K <= constraints.max_epochs * 100 / np.array(rows) + 1e-5).all()
     for radius, distance, middle_K in (
         (constraints.max_change, total_variation, in_force),
         (constraints.max_kl_change, kl, in_force),
@@ -188,6 +190,25 @@ def test_epochs_become_caps_by_what_is_read_and_left():
     found_K, notes = applied([0.7, 0.1, 0.1, 0.1], given=supply(seen=60.0), max_epochs={"web": 2})
     np.testing.assert_allclose(found_K, [0.35, 0.65 / 3, 0.65 / 3, 0.65 / 3])
     assert notes == ("constraints: max_epochs of web moved 35.0% of tokens",)
+
+
+def test_epochs_are_bounds_on_rows_where_these_differ_in_length():
+    """300 rows of 40 tokens are read once; 100 of them are half of the 200 samples left.
+
+    Half of the samples in rows of 40 and half in rows of 10 tokens are 4/5 of the tokens, and the
+    uniform mixture, a fifth of the samples, obeys.
+    """
+    names, prior_K, tokens_K = ("long", "short"), np.full(2, 0.5), np.array([12_000.0, 1e9])
+    known = Supply(prior_K, tokens_K, np.array([8000.0, 0]), 200.0, np.array([40.0, 10.0]))
+    once = Constraints(max_epochs=1)
+    found_K, notes = once.apply([0.9, 0.1], names, in_force=prior_K, supply=known)
+    np.testing.assert_allclose(found_K, [0.8, 0.2], rtol=1e-9)
+    assert notes == ("constraints: max_epochs of long moved 10.0% of tokens",)
+    np.testing.assert_array_equal(
+        once.apply(prior_K, names, in_force=prior_K, supply=known)[0], prior_K
+    )
+    assert once.holds([0.8, 0.2], names, in_force=prior_K, supply=known)
+    assert not once.holds([0.801, 0.199], names, in_force=prior_K, supply=known)
 
 
 def test_a_domain_that_was_read_too_often_gets_nothing():

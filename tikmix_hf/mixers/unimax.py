@@ -2,8 +2,11 @@
 
 In goes the supply, out comes, once, before the first sample, the mixture of Chung et al., "UniMax"
 (arXiv 2304.09151, 2023), algorithm 1: domains in ascending size get the same share of the budget
-that is left, but none more than `max_epochs` of its tokens. That is w_k = min(c, cap_k) with the
-one c at which the shares sum to 1, the KL projection of the uniform mixture onto the caps.
+that is left, but none more than `max_epochs` of its tokens. That is T_k = min(c, cap_k) tokens of
+each with the one c that fills the run, and shares proportional to T_k. Samples fill a run: with r_k
+tokens in a mean row and n samples left, sum_k T_k / r_k = n. So the parts of the samples are
+min(c, cap_k) / (r_k n), the KL projection of those of the uniform mixture onto their caps; where
+all rows are equally long that of the uniform mixture itself.
 
 The paper counts characters; this counts tokens. Where the domains cannot fill the run in
 `max_epochs` it is a `MixerError` that names the least that would do; the paper's algorithm ends
@@ -61,21 +64,21 @@ class UniMax(Mixer[State]):
             MixerError: The supply is not known, or `max_epochs` of it do not fill the run.
         """
         supply = signals.usable_supply()
-        caps_K = supply.largest_shares(self.max_epochs)
+        caps_K = supply.largest_parts(self.max_epochs)
         if caps_K.sum() < 1 - _ROUNDING:
             raise MixerError(
                 f"`max_epochs` {self.max_epochs:g} of every domain are {caps_K.sum():.1%} of the "
-                f"tokens that training still reads. {_mend(supply)}"
+                f"samples that training still reads. {_mend(supply)}"
             )
-        num_domains = len(signals.domains)
-        return project(np.ones(num_domains), np.zeros(num_domains), caps_K), state
+        parts_K = project(1 / supply.row_tokens, np.zeros(len(signals.domains)), caps_K)
+        return supply.as_shares(parts_K), state
 
 
 def _mend(supply: Supply) -> str:
     """What to set `max_epochs` to."""
     if not supply.tokens.any():
         return "No domain has tokens."
-    return f"Set `max_epochs` to at least {_least_epochs(supply):.3g} or train for fewer tokens."
+    return f"Set `max_epochs` to at least {_least_epochs(supply):.3g} or train for fewer samples."
 
 
 def _least_epochs(supply: Supply) -> float:
@@ -85,9 +88,10 @@ def _least_epochs(supply: Supply) -> float:
     where it could fill the run alone; it reaches 1 at the latest where the first one could.
     """
     held_K = supply.tokens > 0
-    tokens_K, seen_K, left = supply.tokens[held_K], supply.seen[held_K], max(supply.left, 1.0)
-    corners = np.unique(np.concatenate([seen_K, seen_K + left]) / np.tile(tokens_K, 2))
-    sums = np.array([supply.largest_shares(corner).sum() for corner in corners])
+    tokens_K, seen_K = supply.tokens[held_K], supply.seen[held_K]
+    alone_K = seen_K + max(supply.left, 1.0) * supply.row_tokens[held_K]
+    corners = np.unique(np.concatenate([seen_K, alone_K]) / np.tile(tokens_K, 2))
+    sums = np.array([supply.largest_parts(corner).sum() for corner in corners])
     above = int(np.argmax(sums >= 1 - _ROUNDING))
     exact = float(np.interp(1.0, sums[above - 1 : above + 1], corners[above - 1 : above + 1]))
     unit = 10.0 ** (np.floor(np.log10(exact)) - 2)

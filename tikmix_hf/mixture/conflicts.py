@@ -63,7 +63,7 @@ def smallest_conflict(num_members: int, can_hold: Callable[[Members], bool]) -> 
 
 def sentence(rules: Sequence[Rule]) -> str:
     """What cannot hold together, and what to do about it."""
-    lower = [rule for rule in rules if rule.row_K is not None and rule.row_K.max() > 0]
+    lower = [rule for rule in rules if rule.row_K is not None and rule.least > 0]
     higher = [rule for rule in rules if rule not in lower]
     mends = []
     if lower:
@@ -124,7 +124,8 @@ def _values(rules: Sequence[Rule]) -> list[str]:
 
 def _value(rule: Rule) -> str:
     if rule.setting == "max_epochs":
-        return f"{rule.value:.6g} (a share of at most {-rule.least:.6g})"
+        of_samples = "" if rule.bounds_one_share else " of the samples"
+        return f"{rule.value:.6g} (a share{of_samples} of at most {-rule.least:.6g})"
     return f"{rule.value:.6g}"
 
 

@@ -1,6 +1,6 @@
 """Constraints: what every mixture of a run must obey, whichever mixer proposes it.
 
-In go a proposal, the mixture in force and the tokens that are left; out come a mixture that obeys,
+In go a proposal, the mixture in force and what is left to read; out come a mixture that obeys,
 and what was done to the proposal in words. With P the mixtures within floors, caps, epochs and
 groups:
 
@@ -66,8 +66,9 @@ class Constraints:
     groups: Mapping[str, Group] = field(default_factory=dict)
     """Bounds on sums of shares, by a label of one's own. Groups may overlap."""
     max_epochs: float | Mapping[str, float] | None = None
-    """How often a run may read a domain's tokens until its end, for all domains or by name: a cap
-    that is computed from what is left. A domain that was read more often gets no share."""
+    """How often a run may read a domain's rows until its end, for all domains or by name: a bound
+    on its part of the samples that are left, and a cap where all rows are equally long. A domain
+    that was read more often gets no share."""
     max_change: float | None = None
     """Largest part of the tokens that one update moves between domains: the total variation from
     the mixture in force, half the L1 distance, in [0, 1]."""
@@ -119,7 +120,7 @@ class Constraints:
 
         Args:
             names: The K domains.
-            supply: Tokens; needed for `max_epochs` and `max_kl_prior`.
+            supply: What there is to read; needed for `max_epochs` and `max_kl_prior`.
             in_force: (K,) the mixture in force. Given, domains that `max_kl_change` and
                 `max_kl_prior` leave nothing have caps of 0.
 
@@ -138,7 +139,7 @@ class Constraints:
         Args:
             names: The K domains.
             in_force: (K,) the mixture in force.
-            supply: Tokens; needed for `max_epochs` and `max_kl_prior`.
+            supply: What there is to read; needed for `max_epochs` and `max_kl_prior`.
 
         Raises:
             ValueError: An unknown name, no supply where one is needed, or constraints that cannot

@@ -1,4 +1,4 @@
-"""The polytope of mixtures that obey floors, caps and groups, and linear programs over it.
+"""The polytope of mixtures that obey floors, caps, epochs and groups, and linear programs over it.
 
 In go bounds on shares and on sums of shares; out come whether a mixture obeys them, whether any
 does, and the least that every one of them must move. The nearest one is found by `nearest`.
@@ -29,7 +29,7 @@ class Polytope(NamedTuple):
     upper_K: Array
     rows_GK: Array
     """A group's domains are 1 in a row that asks for a least sum, -1 in one that asks for a
-    largest; 0 elsewhere."""
+    largest; 0 elsewhere. Epochs of rows of unequal lengths have rows of other numbers."""
     least_G: Array
 
     @classmethod

@@ -58,7 +58,7 @@ class Region(NamedTuple):
         for rule in rules:
             if rule.row_K is None:
                 radii[rule.setting] = rule.least
-            elif np.count_nonzero(rule.row_K) > 1:
+            elif not rule.bounds_one_share:
                 polytope = polytope.with_row(rule.row_K, rule.least)
             elif (k := int(np.abs(rule.row_K).argmax())) >= 0 and rule.row_K[k] > 0:
                 polytope.lower_K[k] = max(polytope.lower_K[k], rule.least)

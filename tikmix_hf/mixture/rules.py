@@ -34,7 +34,13 @@ class Rule(NamedTuple):
     least: float
     """What row @ w must reach; the radius of a ball."""
     row_K: Array | None = None
-    """1 where the sum of the domains has a least value, -1 where it has a largest; None: a ball."""
+    """1 where the sum of the domains has a least value, -1 where it has a largest; for epochs
+    where rows differ in length, see `Supply.part_row`; None: a ball."""
+
+    @property
+    def bounds_one_share(self) -> bool:
+        """Whether it is a floor or cap of a single domain, whatever the others' shares."""
+        return self.row_K is not None and np.count_nonzero(self.row_K) == 1
 
     def is_broken(self, mixture_K: Array, tolerance: float) -> bool:
         """Whether a mixture misses the row's bound; a ball's rule is not asked."""
@@ -134,11 +140,11 @@ def epoch_rules(
     if not isinstance(max_epochs, Mapping):
         max_epochs = dict.fromkeys(names, max_epochs)
     refuse_unknown(max_epochs, names, argument="max_epochs")
-    most_K = supply.largest_shares([max_epochs.get(name, 0.0) for name in names])
-    for name, most, unit_K in zip(names, most_K.tolist(), np.eye(len(names)), strict=True):
+    most_K = supply.largest_parts([max_epochs.get(name, 0.0) for name in names])
+    for k, (name, most) in enumerate(zip(names, most_K.tolist(), strict=True)):
         if name in max_epochs and most < 1:
-            value = float(max_epochs[name])
-            yield Rule("max_epochs", name, f"max_epochs[{name!r}]", value, -most, -unit_K)
+            value, row_K = float(max_epochs[name]), supply.part_row(k, most)
+            yield Rule("max_epochs", name, f"max_epochs[{name!r}]", value, -most, row_K)
 
 
 def causes(rules: Sequence[Rule], balls: Sequence[str] = ()) -> str:
