@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tikmix_hf.mixers import Signals
-from tikmix_hf.mixture import Supply
+from tikmix_hf.mixture import Supply, nearest
 
 NAMES, TARGETS = ("useful", "near", "aside", "away"), ("arc", "piqa")
 STEP_SIZE = 0.02
@@ -134,11 +134,14 @@ def with_probes(now, mixer, state, signals, theta):
     """The signals, once probes were trained on and lookaheads looked at; and the parameters."""
     steps = mixer.probe_steps(len(now.names))
     if steps:
-        losses = [now.targets.at(theta)]
-        for mixture, num_steps in zip(mixer.probe_mixtures(state, signals), steps, strict=True):
+        losses, mixtures = [now.targets.at(theta)], mixer.probe_mixtures(state, signals)
+        if mixer.constraints:
+            allowed = mixer.constraints.polytope(now.names, supply=signals.supply)
+            mixtures = np.array([nearest(mixture, allowed) for mixture in mixtures])
+        for mixture, num_steps in zip(mixtures, steps, strict=True):
             theta, *_ = now.trained(theta, mixture, num_steps)
             losses.append(now.targets.at(theta))
-        signals = replace(signals, probe_losses=np.array(losses))
+        signals = replace(signals, probe_losses=np.array(losses), probe_mixtures=mixtures)
     if mixer.num_lookahead:
         asked = mixer.lookahead(state, signals)
         ahead = STEP_SIZE * asked.num_steps * asked.mixtures @ now.domains.gradients(theta)

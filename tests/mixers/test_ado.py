@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from tikmix_hf import mixers
-from tikmix_hf.mixers import MixerError, Signals
+from tikmix_hf.mixers import MixerError, Signals, _loss_curve
 
 NAMES = ("web", "code", "books")
 PRIOR = np.array([0.5, 0.3, 0.2])
@@ -149,7 +150,11 @@ def test_the_start_is_left_out_of_the_fit():
     ("fields", "reason"),
     [
         ({"train_tokens": None}, "`train_tokens` was not measured"),
-        ({"train_losses": np.full((60, 3), np.nan)}, "no loss of any domain"),
+        (
+            {"train_losses": np.full((60, 3), np.nan), "train_tokens": np.zeros((60, 3))},
+            "no loss of any domain",
+        ),
+        ({"train_steps": np.ones(59)}, "for each of 60 rows of `train_losses`"),
         (
             {"train_losses": np.zeros((60, 3))},
             r"above 0 for a scaling law; got 0\.0 of domain 'web'",
@@ -160,6 +165,63 @@ def test_losses_that_say_nothing_are_refused(fields, reason):
     mixer = mixers.load("ado")()
     with pytest.raises(MixerError, match=reason):
         mixer.step(mixer.init(PRIOR), dataclasses.replace(interval(0, 60), **fields))
+
+
+def in_stretches(signals, num_steps):
+    """The same training, told in rows of several steps, the last perhaps of fewer."""
+    starts = np.arange(0, len(signals.train_losses), num_steps)
+    tokens = np.add.reduceat(signals.train_tokens, starts)
+    losses = np.add.reduceat(signals.train_losses * signals.train_tokens, starts) / tokens
+    steps = np.diff([*starts, len(signals.train_losses)]).astype(float)
+    return dataclasses.replace(signals, train_losses=losses, train_tokens=tokens, train_steps=steps)
+
+
+def test_stretches_as_long_as_a_point_give_the_points_and_credit_of_single_steps():
+    mixer = mixers.load("ado")(steps_per_point=4)
+    given = interval(0, 62, mixture=np.array([0.2, 0.2, 0.6]))
+    expected, by_step = mixer.step(mixer.init(PRIOR), given)
+    for num_steps in (2, 4):
+        found, state = mixer.step(mixer.init(PRIOR), in_stretches(given, num_steps))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        np.testing.assert_allclose(state.tokens, by_step.tokens, rtol=1e-12)
+        np.testing.assert_allclose(state.losses, by_step.losses, rtol=1e-12)
+        np.testing.assert_allclose(state.credit, by_step.credit, rtol=1e-12)
+
+
+def test_a_point_is_of_as_many_steps_as_it_should_be_in_the_mean():
+    """Rows of 2 steps and points of 5: rows begin at steps 0, 2, 4 | 6, 8 | 10, 12, 14 | 16."""
+    mixer = mixers.load("ado")(steps_per_point=5)
+    _, state = mixer.step(mixer.init(PRIOR), in_stretches(interval(0, 18), 2))
+    assert state.tokens[0] == (6000.0, 10_000.0, 16_000.0, 18_000.0)
+
+
+@functools.cache
+def histories(num_updates=12, num_steps=300):
+    """States and answers after many points, with a history of 60 and with a whole one."""
+    mixer = mixers.load("ado")(pace=1.0, floor=0.0, steps_per_point=1)
+    ends = []
+    for most in (60, 10**6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_loss_curve, "MOST_POINTS", most)
+            state = mixer.init(PRIOR)
+            for update in range(num_updates):
+                given = interval(update * num_steps, num_steps)
+                noise = np.random.default_rng(update).normal(1, 0.01, given.train_losses.shape)
+                given = dataclasses.replace(given, train_losses=given.train_losses * noise)
+                mixture, state = mixer.step(state, given)
+            ends.append((mixture, state))
+    return ends
+
+
+def test_a_long_history_is_thinned_and_the_answer_hardly_changes():
+    (thinned, short), (whole, long) = histories()
+    assert [len(losses) for losses in long.losses] == [3600] * 3
+    assert all(30 < len(losses) <= 60 for losses in short.losses)
+    np.testing.assert_allclose(thinned, whole, rtol=0.01)
+    # The thinned history of a domain keeps every loss that it had, once.
+    for k in range(3):
+        assert sum(short.counts[k]) == 3600
+        assert np.dot(short.counts[k], short.losses[k]) == pytest.approx(sum(long.losses[k]))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from tikmix_hf import mixers
 from tikmix_hf.mixers import MixerError, Signals
+from tikmix_hf.mixture import Constraints, Group, nearest
 
 NAMES, TARGETS = ("web", "code", "books"), ("arc", "piqa")
 PRIOR = np.array([0.5, 0.25, 0.25])
@@ -23,6 +24,16 @@ def probed(mixer, state, effects=EFFECTS, noise=0.0):
     falls = mixtures @ effects.T + noise
     losses = 5.0 - np.vstack([np.zeros(2), np.cumsum(falls, axis=0)])
     return dataclasses.replace(signals, probe_losses=losses)
+
+
+def bent(mixer, state, bounds, effects=EFFECTS):
+    """The same, with probes that constraints keep from what was asked."""
+    signals = Signals(step=1, domains=NAMES, targets=TARGETS, mixture=PRIOR)
+    allowed = bounds.polytope(NAMES)
+    asked = mixer.probe_mixtures(state, signals)
+    mixtures = np.array([nearest(mixture, allowed) for mixture in asked])
+    losses = 5.0 - np.vstack([np.zeros(2), np.cumsum(mixtures @ effects.T, axis=0)])
+    return dataclasses.replace(signals, probe_losses=losses, probe_mixtures=mixtures)
 
 
 def shares_of(effects):
@@ -47,6 +58,52 @@ def test_how_pure_a_probe_is_changes_nothing_without_noise(one_hot):
     state = mixer.init(PRIOR)
     _, after = mixer.step(state, probed(mixer, state))
     np.testing.assert_allclose(after.effects, shares_of(EFFECTS), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        Constraints(floors={"web": 0.3}, caps={"code": 0.4}),
+        Constraints(groups={"few": Group(domains=("code", "books"), at_most=0.5)}),
+    ],
+    ids=["floor and cap", "group"],
+)
+def test_effects_are_those_of_the_probes_that_constraints_allowed(bounds):
+    mixer = mixers.load("aioli")()
+    state = mixer.init(PRIOR)
+    given = bent(mixer, state, bounds)
+    asked = mixer.probe_mixtures(state, given)
+    assert np.abs(given.probe_mixtures - asked).max() > 0.1
+    _, after = mixer.step(state, given)
+    np.testing.assert_allclose(after.effects, shares_of(EFFECTS), rtol=1e-6, atol=1e-9)
+    _, mistaken = mixer.step(state, dataclasses.replace(given, probe_mixtures=None))
+    assert np.abs(np.array(mistaken.effects) - shares_of(EFFECTS)).max() > 0.01
+
+
+def test_a_domain_whose_share_no_probe_moved_has_the_mean_effect():
+    """Web has 0.2 in every probe; by hand, code and books differ by 0.2 on arc, 0.2 on piqa.
+
+    So the effects are mean + (0, 0.1, -0.1) each, where the means are those of the falls:
+    0.2 * 0.5 + 0.4 * (0.1 - 0.1) = 0.1 and 0.2 * 0.3 + 0.4 * (0.2 + 0.0) = 0.14.
+    """
+    mixer = mixers.load("aioli")(lp_rounds=1)
+    state = mixer.init(PRIOR)
+    still = Constraints(floors={"web": 0.2}, caps={"web": 0.2})
+    _, after = mixer.step(state, bent(mixer, state, still))
+    expected = np.array([[0.1, 0.2, 0.0], [0.14, 0.24, 0.04]])
+    np.testing.assert_allclose(after.effects, shares_of(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_constraints_that_leave_one_mixture_are_refused():
+    mixer = mixers.load("aioli")()
+    state = mixer.init(PRIOR)
+    given = bent(mixer, state, Constraints(floors={"web": 0.2}, caps={"web": 0.2}))
+    alike = dataclasses.replace(given, probe_mixtures=np.tile(PRIOR, (6, 1)))
+    with pytest.raises(MixerError, match="nor may the constraints leave a single mixture"):
+        mixer.step(state, alike)
+    fewer = dataclasses.replace(given, probe_mixtures=given.probe_mixtures[:5])
+    with pytest.raises(MixerError, match="a row for each of 6 probes; got 5 rows"):
+        mixer.step(state, fewer)
 
 
 def test_sweeps_are_averaged():

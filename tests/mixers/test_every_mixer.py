@@ -154,6 +154,11 @@ def test_every_required_signal_is_refused_where_it_says_nothing(name, settings):
         broken[..., -1] = np.inf
         with pytest.raises(MixerError, match=f"`{field}` must be finite; got inf"):
             mixer.step(state, dataclasses.replace(signals, **{field: broken}))
+        broken[..., -1] = np.nan
+        if field == "train_losses":
+            assert (signals.train_tokens[:, -1] > 0).any()
+        with pytest.raises(MixerError, match=f"`{field}` must be finite; got nan"):
+            mixer.step(state, dataclasses.replace(signals, **{field: broken}))
         if field in ("influence", "alignment"):
             nothing = np.zeros_like(broken)
             with pytest.raises(MixerError, match="zero everywhere"):

@@ -184,7 +184,7 @@ def test_only_those_that_use_the_learning_rate_ask_for_it():
         ("dga", {"eta": -1.0}),
         ("dga", {"beta": 1.1}),
         ("grape", {"mu_tasks": 0.0}),
-        ("grape", {"domain_interval": -1.0}),
+        ("grape", {"domain_interval": -1}),
     ],
 )
 def test_settings_out_of_range_are_refused(name, settings):

@@ -14,7 +14,7 @@ NAMES = ("web", "code", "books")
 PRIOR = np.array([0.5, 0.25, 0.25])
 
 
-def signals(losses, mixture=PRIOR, tokens=None):
+def signals(losses, mixture=PRIOR, tokens=None, steps=None):
     losses = np.array(losses, dtype=np.float64)
     if tokens is None:
         tokens = np.where(np.isnan(losses), 0.0, 128.0)
@@ -25,13 +25,14 @@ def signals(losses, mixture=PRIOR, tokens=None):
         mixture=mixture,
         train_losses=losses,
         train_tokens=np.array(tokens, dtype=np.float64),
+        train_steps=None if steps is None else np.array(steps, dtype=np.float64),
     )
 
 
-def answer(losses, state=None, mixture=PRIOR, tokens=None, **settings):
+def answer(losses, state=None, mixture=PRIOR, tokens=None, steps=None, **settings):
     mixer = mixers.load("odm")(**settings)
     state = mixer.init(PRIOR) if state is None else state
-    return mixer.step(state, signals(losses, mixture, tokens))
+    return mixer.step(state, signals(losses, mixture, tokens, steps))
 
 
 def exploration(turn, num_domains=3):
@@ -111,6 +112,26 @@ def test_an_interval_is_replayed_step_by_step_whoever_cuts_it():
     parts, second = answer(losses[17:], first)
     np.testing.assert_array_equal(parts, whole)
     assert second == state
+
+
+@pytest.mark.parametrize("settings", [{}, {"rule": "exp3"}, {"importance": False}], ids=str)
+def test_a_stretch_of_several_steps_is_as_many_turns(settings):
+    """Turns 1 to 12, in which the exploration falls through the shares of a quarter."""
+    losses = np.array([[4.0, 1.0, 2.0], [3.0, np.nan, 2.5], [5.0, 1.5, 1.0], [3.0, 2.0, 2.0]])
+    tokens = np.where(np.isnan(losses), 0.0, [64.0, 32.0, 16.0])
+    steps = np.array([1, 3, 6, 2])
+    whole = answer(np.repeat(losses, steps, 0), tokens=np.repeat(tokens, steps, 0), **settings)
+    told = answer(losses, tokens=tokens, steps=steps, **settings)
+    np.testing.assert_allclose(told[0], whole[0], rtol=1e-12)
+    np.testing.assert_allclose(told[1].rewards, whole[1].rewards, rtol=1e-12)
+    assert told[1].num_steps == whole[1].num_steps == 12
+    assert isinstance(told[1].num_steps, int)
+
+
+@pytest.mark.parametrize("steps", [[1], [1, 0], [1, 1.5], [2, 2, 2]])
+def test_steps_that_do_not_fit_the_losses_are_refused(steps):
+    with pytest.raises(MixerError, match="`train_steps` must have a whole number of steps"):
+        answer([[4.0, 1.0, 2.0]] * 2, steps=steps)
 
 
 def test_importance_raises_a_domain_that_was_read_little():

@@ -29,6 +29,16 @@ def general_error(tokens, losses):
     return min(2 * result.cost for result in found)
 
 
+def test_a_point_that_counts_thrice_is_three_points():
+    rng = np.random.default_rng(0)
+    tokens = np.sort(rng.uniform(1e3, 1e5, 20))
+    losses = 2.0 + 30.0 * tokens**-0.4 + 0.1 * rng.standard_normal(20)
+    counts = np.tile([1, 3], 10)
+    repeated = fit(np.repeat(tokens, counts), np.repeat(losses, counts))
+    assert fit(tokens, losses, counts=counts) == pytest.approx(repeated, rel=1e-6)
+    assert fit(tokens, losses).alpha != pytest.approx(repeated.alpha, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     "law", [(2.0, 3.0, 0.5), (1.5, 10.0, 0.2), (0.0, 4.0, 0.1), (3.0, 0.0, 0.3)]
 )

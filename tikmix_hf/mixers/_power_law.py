@@ -42,12 +42,13 @@ class PowerLaw(NamedTuple):
         return self.alpha * above / num_tokens
 
 
-def fit(num_tokens: ArrayLike, losses: ArrayLike) -> PowerLaw:
+def fit(num_tokens: ArrayLike, losses: ArrayLike, *, counts: ArrayLike = 1) -> PowerLaw:
     """The law nearest to the points.
 
     Args:
         num_tokens: (M,) tokens, all > 0; M >= 2 of them different.
         losses: (M,) losses, all > 0.
+        counts: (M,) how often each point counts, all > 0.
 
     Example:
         Points of 2 + 10 n^-0.5.
@@ -60,9 +61,10 @@ def fit(num_tokens: ArrayLike, losses: ArrayLike) -> PowerLaw:
     losses_M = np.asarray(losses, dtype=np.float64)
     unit = float(tokens_M[-1])
     logs_M = np.log(tokens_M / unit)
+    weights_M = np.asarray(counts, dtype=np.float64) / losses_M**2
 
     def error(log_alpha: float) -> float:
-        return _linear_fit(np.exp(-np.exp(log_alpha) * logs_M), losses_M)[2]
+        return _linear_fit(np.exp(-np.exp(log_alpha) * logs_M), losses_M, weights_M)[2]
 
     grid_G = np.linspace(np.log(ALPHAS[0]), np.log(ALPHAS[1]), _NUM_GRID)
     best = int(np.argmin([error(value) for value in grid_G]))
@@ -70,16 +72,15 @@ def fit(num_tokens: ArrayLike, losses: ArrayLike) -> PowerLaw:
     found = minimize_scalar(error, bounds=bracket, method="bounded", options={"xatol": 1e-6})
     log_alpha = found.x if found.fun < error(grid_G[best]) else grid_G[best]
     alpha = float(np.exp(log_alpha))
-    floor, height, _ = _linear_fit(np.exp(-alpha * logs_M), losses_M)
+    floor, height, _ = _linear_fit(np.exp(-alpha * logs_M), losses_M, weights_M)
     return PowerLaw(floor, height, alpha, unit)
 
 
-def _linear_fit(basis_M: Array, losses_M: Array) -> tuple[float, float, float]:
-    """E, B >= 0 that minimise sum_i (E / l_i + B basis_i / l_i - 1)^2, and the minimum.
+def _linear_fit(basis_M: Array, losses_M: Array, weights_M: Array) -> tuple[float, float, float]:
+    """E, B >= 0 that minimise sum_i weight_i (E + B basis_i - l_i)^2, and the minimum.
 
     The inner optimum if it is allowed, else the better of the two edges E = 0 and B = 0.
     """
-    weights_M = 1 / losses_M**2
     total = weights_M.sum()
     mean_basis, mean_loss = weights_M @ basis_M / total, weights_M @ losses_M / total
     centred_M = basis_M - mean_basis

@@ -3,8 +3,9 @@
 In go the targets' losses before and after each of N probes, (N + 1, J); out comes the mixture of
 Chen et al., "Aioli" (arXiv 2411.05735, 2025), algorithm 1. A sweep probes every domain once, in
 random order: a few optimizer steps on the mixture with share h of that domain and the rest shared
-evenly, m^k. With D_kj the fall of loss j in the probe of domain k, mean over sweeps, the law
-D_kj = sum_i m^k_i A_ji is solved for A (J, K), the effect on target j of training on domain i:
+evenly. With m^n the mixture of probe n and D_nj the fall of loss j in it, the law
+D_nj = sum_i m^n_i A_ji is solved by least squares for A (J, K), the effect on target j of training
+on domain i, which of probes that are as asked is the paper's exact solve of the means over sweeps:
 
     A <- A - min A,  A <- A / sum A
     p_k  proportional to  p_k exp(eta K sum_j A_jk).
@@ -17,6 +18,9 @@ Where this differs from the paper:
 * As in its code there are two ways to go on: p accumulates over updates, or (`ema`) A is averaged
   with its past and p starts from the uniform mixture at each update.
 * p starts from the mixture that training starts with.
+* m^n is what was trained on, where constraints keep that from what was asked. Where such probes do
+  not determine A, effects differ as little as they can: a domain whose share no probe moved has
+  the mean effect.
 
 Probes train the model like any other step; the paper's defaults spend about half of a run of seven
 domains on them.
@@ -41,6 +45,8 @@ Array = NDArray[np.float64]
 # Effects that differ by less, relatively, differ by the rounding of the solve; divided by their sum
 # they would decide everything.
 _ROUNDING = 1e-9
+# Probes that differ by less, relatively, in some direction say nothing of it.
+_UNMOVED = 1e-6
 
 
 class AioliState(NamedTuple):
@@ -83,6 +89,7 @@ class Aioli(Mixer[AioliState]):
     """Of the order of the probes, >= 0."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         check_settings(eta=self.eta, seed=self.seed)
         check_settings(1.0, lp_rounds=self.lp_rounds, lp_steps=self.lp_steps)
         check_settings(0.0, 1.0, one_hot=self.one_hot)
@@ -114,21 +121,17 @@ class Aioli(Mixer[AioliState]):
 
         Raises:
             MixerError: The losses around the probes are missing, not finite or of another number of
-                probes, `one_hot` is 1 / K, or no probe changed any loss.
+                probes, no probe changed any loss, or all probes were of one mixture.
         """
-        falls_KJ = self._falls_KJ(state, signals)
-        smoothed_KK = self._smoothed_KK(len(falls_KJ))
-        if len(falls_KJ) > 1 and np.isclose(self.one_hot, 1 / len(falls_KJ)):
-            raise MixerError(
-                f"`one_hot` must not be 1 / K; got {self.one_hot} for {len(falls_KJ)} domains."
-            )
-        effects_JK = _as_shares(np.linalg.solve(smoothed_KK, falls_KJ).T)
+        mixtures_NK = self._probed_NK(state, signals)
+        num_domains = len(signals.domains)
+        effects_JK = _as_shares(_effects_JK(mixtures_NK, _falls_NJ(signals, len(mixtures_NK))))
         start = state.weights
         if self.ema is not None:
-            start = np.ones(len(falls_KJ))
+            start = np.ones(num_domains)
             if state.effects:
                 effects_JK = self.ema * np.array(state.effects) + (1 - self.ema) * effects_JK
-        gains_K = self.eta * len(falls_KJ) * effects_JK.sum(axis=0)
+        gains_K = self.eta * num_domains * effects_JK.sum(axis=0)
         weights_K = multiplied(start, gains_K, signals)
         return weights_K, AioliState(
             weights=tuple(weights_K.tolist()),
@@ -136,24 +139,24 @@ class Aioli(Mixer[AioliState]):
             num_updates=state.num_updates + 1,
         )
 
-    def _falls_KJ(self, state: AioliState, signals: Signals) -> Array:
-        """Mean over sweeps of what each target's loss fell in the probe of each domain."""
-        losses = signals.usable("probe_losses")
-        num_domains = len(signals.domains)
-        order_N = self._order_N(state, num_domains)
-        if len(losses) != len(order_N) + 1:
+    def _probed_NK(self, state: AioliState, signals: Signals) -> Array:
+        """What was trained on, which is what was asked for where nothing else is known."""
+        asked_NK = self.probe_mixtures(state, signals)
+        is_told = signals.probe_mixtures is not None
+        probed_NK = signals.usable("probe_mixtures") if is_told else asked_NK
+        if len(probed_NK) != len(asked_NK):
             raise MixerError(
-                f"`probe_losses` must have a row before and one after each of {len(order_N)} "
-                f"probes; got {len(losses)} rows."
+                f"`probe_mixtures` must have a row for each of {len(asked_NK)} probes; got "
+                f"{len(probed_NK)} rows."
             )
-        falls_NJ = -np.diff(losses, axis=0)
-        if not falls_NJ.any():
-            raise MixerError("`probe_losses` never changes: the probes tell nothing.")
-        return (
-            falls_NJ[np.argsort(order_N, kind="stable")]
-            .reshape(num_domains, self.lp_rounds, -1)
-            .mean(axis=1)
-        )
+        num_domains = len(signals.domains)
+        if num_domains > 1 and np.ptp(probed_NK, axis=0).max() < _UNMOVED:
+            raise MixerError(
+                f"all probes were of one mixture, which tells domains not apart: `one_hot` must "
+                f"not be 1 / K, nor may the constraints leave a single mixture; got "
+                f"{self.one_hot} for {num_domains} domains."
+            )
+        return probed_NK
 
     def _order_N(self, state: AioliState, num_domains: int) -> NDArray[np.intp]:
         """The probed domains, each once in every sweep."""
@@ -166,6 +169,31 @@ class Aioli(Mixer[AioliState]):
             return np.ones((1, 1))
         rest = (1 - self.one_hot) / (num_domains - 1)
         return np.full((num_domains,) * 2, rest) + (self.one_hot - rest) * np.eye(num_domains)
+
+
+def _falls_NJ(signals: Signals, num_probes: int) -> Array:
+    """What each target's loss fell in each probe."""
+    losses = signals.usable("probe_losses")
+    if len(losses) != num_probes + 1:
+        raise MixerError(
+            f"`probe_losses` must have a row before and one after each of {num_probes} probes; got "
+            f"{len(losses)} rows."
+        )
+    falls_NJ = -np.diff(losses, axis=0)
+    if not falls_NJ.any():
+        raise MixerError("`probe_losses` never changes: the probes tell nothing.")
+    return falls_NJ
+
+
+def _effects_JK(mixtures_NK: Array, falls_NJ: Array) -> Array:
+    """A that explains the falls best; of several, that with effects nearest to their mean.
+
+    Shares sum to 1, so what all falls have in common is common to all effects. It is taken off
+    first: the least solution of the rest then says nothing of what was not probed.
+    """
+    mean_J = falls_NJ.mean(axis=0)
+    apart_KJ, *_ = np.linalg.lstsq(mixtures_NK, falls_NJ - mean_J, rcond=_UNMOVED)
+    return (mean_J + apart_KJ).T
 
 
 def _as_shares(effects_JK: Array) -> Array:

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tikmix_hf.mixers._settings import settle
 from tikmix_hf.mixers.signals import MixerError, Signals
 from tikmix_hf.mixture import Constraints, as_mixture
 
@@ -82,6 +83,13 @@ class Mixer(ABC, Generic[StateT]):
 
     constraints: Constraints | None = None
     """What every answer obeys; None: any mixture will do."""
+
+    def __post_init__(self) -> None:
+        """Settings of the kinds that their fields declare, else a ValueError.
+
+        A subclass with ranges to check calls `Mixer.__post_init__(self)` first.
+        """
+        settle(self)
 
     @property
     def requires(self) -> frozenset[str]:

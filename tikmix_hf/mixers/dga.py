@@ -62,6 +62,7 @@ class DGA(Mixer[DGAState]):
     """Share of alpha in the moving average at each update, in [0, 1]; 1: no average."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         check_settings(eta=self.eta)
         check_settings(0.0, 1.0, beta=self.beta)
 

@@ -76,6 +76,7 @@ class DoGE(Mixer[DoGEState]):
     """Whether alpha itself is the answer or its mean over the updates."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         check_settings(mu=self.mu)
         check_settings(0.0, 1.0, smoothing=self.smoothing)
         if self.mu == 0:

@@ -69,6 +69,7 @@ class DoReMi(Mixer[DoReMiState]):
     """Whether alpha itself is the answer or its mean over the updates."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         check_settings(eta=self.eta)
         check_settings(0.0, 1.0, smoothing=self.smoothing)
         if self.mode not in ("self", "average"):

@@ -64,12 +64,13 @@ class GRAPE(Mixer[GRAPEState]):
     mu_tasks: float = 3e-5
     """Price of moving z, > 0; infinitely dear tasks would weigh the same for ever. 1e-4 in the
     paper's code."""
-    domain_interval: float = 10.0
+    domain_interval: int = 10
     """Optimizer steps to a step of alpha, > 0. 10 in the paper's code."""
-    task_interval: float = 100.0
+    task_interval: int = 100
     """Optimizer steps to a step of z, > 0. 100 in the paper's code."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         settings = {
             "mu_domains": self.mu_domains,
             "mu_tasks": self.mu_tasks,

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tikmix_hf.mixers._settings import whole_number
 from tikmix_hf.mixers.base import About, Mixer, State
 from tikmix_hf.mixers.signals import MixerError, Signals
 from tikmix_hf.mixture import as_mixture
@@ -40,7 +41,10 @@ class Schedule(Mixer[State]):
     if there is none, the mixture in force is kept."""
 
     def __post_init__(self) -> None:
-        segments = tuple((start, dict(shares)) for start, shares in self.segments)
+        Mixer.__post_init__(self)
+        segments = tuple(
+            (whole_number("segments", start), dict(shares)) for start, shares in self.segments
+        )
         object.__setattr__(self, "segments", segments)
         starts = [start for start, _ in segments]
         if any(start < 0 for start in starts) or starts != sorted(set(starts)):

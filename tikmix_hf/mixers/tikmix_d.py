@@ -106,6 +106,7 @@ class TikMixD(Mixer[State]):
     the errors of different domains taken as independent. 0 in the paper."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         check_settings(
             alpha=self.alpha, beta=self.beta, gamma=self.gamma, pareto_slack=self.pareto_slack
         )

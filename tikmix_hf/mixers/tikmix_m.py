@@ -79,8 +79,9 @@ class TikMixM(Mixer[MState]):
 
     about: ClassVar[About] = About(
         paper="Wang et al., TiKMiX (arXiv 2508.17677, 2025), algorithm 1",
-        cost="a gradient pass over rows of every domain and target; with `lookahead` also a pass "
-        "over the targets' rows for each mixture, forward alone",
+        cost="a gradient pass over rows of every domain and target; with `lookahead` also a second "
+        "one over the first round's rows of the domains and, for each mixture, a pass over the "
+        "first round's rows of the targets, forward alone",
         deviations="a linear model beside LightGBM, annealed search inside the box, lookahead "
         "score (see the file's head)",
     )
@@ -125,6 +126,7 @@ class TikMixM(Mixer[MState]):
     """Of all random numbers, with the number of updates."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         for name, choices in (("score", tuple(SCORES)), ("surrogate", ("better", *FITS))):
             if getattr(self, name) not in choices:
                 raise ValueError(

@@ -50,6 +50,7 @@ class UniMax(Mixer[State]):
     paper, by little."""
 
     def __post_init__(self) -> None:
+        Mixer.__post_init__(self)
         if not (self.max_epochs > 0 and np.isfinite(self.max_epochs)):
             raise ValueError(f"`max_epochs` must be finite and above 0; got {self.max_epochs}.")
 
