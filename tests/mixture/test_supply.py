@@ -20,8 +20,9 @@ def test_the_largest_part_is_the_rows_that_may_still_be_read_by_the_samples_left
     np.testing.assert_array_equal(known.largest_parts([0.4, 99]), [0.0, 1.0])
 
 
-def test_without_samples_left_one_row_would_still_be_a_whole_part():
-    assert supply([50.0], left=0.0).largest_parts(0.5).tolist() == [1.0]
+def test_without_samples_left_rows_are_parts_of_a_single_sample():
+    """A quarter of 100 tokens is half a row of 50."""
+    assert supply([50.0], left=0.0).largest_parts(0.25).tolist() == [0.5]
 
 
 def test_shares_of_parts_are_the_tokens_that_they_bring():
