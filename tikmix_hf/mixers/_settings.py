@@ -13,17 +13,14 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tikmix_hf.mixture import Constraints
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-
-def settle(mixer: DataclassInstance) -> None:
+def settle(mixer: Any) -> None:
     """Turns every setting into the kind that its field declares.
 
     Raises:
