@@ -89,6 +89,7 @@ class TikMixD(Mixer[State]):
         paper="Wang et al., TiKMiX (arXiv 2508.17677, 2025), equations 9-11",
         cost="a gradient pass over rows of every domain and target",
         deviations="exact rows, certified optimum, noise guard (see the file's head)",
+        constraints="floors, caps, epochs and groups are rows of its program",
     )
 
     alpha: float = 1.0

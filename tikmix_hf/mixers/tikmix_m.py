@@ -84,6 +84,7 @@ class TikMixM(Mixer[MState]):
         "first round's rows of the targets, forward alone",
         deviations="a linear model beside LightGBM, annealed search inside the box, lookahead "
         "score (see the file's head)",
+        constraints="floors, caps, epochs and groups cut its box",
     )
     state_type: ClassVar[type[MState]] = MState
 
