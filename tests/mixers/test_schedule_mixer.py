@@ -70,3 +70,13 @@ def test_segments_that_are_none_are_refused(segments, reason):
 def test_lists_as_a_file_has_them_will_do():
     mixer = mixers.load("schedule")(segments=[[0, {"web": 1.0}]])
     assert mixer == mixers.load("schedule")(segments=((0, {"web": 1.0}),))
+
+
+def test_segments_of_numpy_numbers_are_described_and_broken_samples_are_refused():
+    shares = {"web": np.float32(0.25), "code": np.float32(0.75)}
+    mixer = mixers.load("schedule")(segments=((np.int64(4), shares),))
+    assert mixer.describe()["segments"] == [[4, {"web": 0.25, "code": 0.75}]]
+    with pytest.raises(ValueError, match=r"`segments` must be a whole number; got 2\.5"):
+        mixers.load("schedule")(segments=((2.5, shares),))
+    with pytest.raises(ValueError, match="`segments` must be a number; got 'all'"):
+        mixers.load("schedule")(segments=((4, {"web": "all"}),))

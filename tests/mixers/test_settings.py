@@ -92,3 +92,5 @@ def test_a_method_of_others_is_checked_as_well_whatever_else_it_declares():
         made(count=1.5)
     with pytest.raises(ValueError, match="`rate` must be a number; got 'x'"):
         made(rate="x")
+    with pytest.raises(ValueError, match="`rate` must be a number; got nan"):
+        made(rate=math.nan)

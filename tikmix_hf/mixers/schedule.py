@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.mixers._settings import whole_number
+from tikmix_hf.mixers._settings import number, whole_number
 from tikmix_hf.mixers.base import About, Mixer, State
 from tikmix_hf.mixers.signals import MixerError, Signals
 from tikmix_hf.mixture import as_mixture
@@ -43,7 +43,11 @@ class Schedule(Mixer[State]):
     def __post_init__(self) -> None:
         Mixer.__post_init__(self)
         segments = tuple(
-            (whole_number("segments", start), dict(shares)) for start, shares in self.segments
+            (
+                whole_number("segments", start),
+                {name: number("segments", share) for name, share in shares.items()},
+            )
+            for start, shares in self.segments
         )
         object.__setattr__(self, "segments", segments)
         starts = [start for start, _ in segments]
