@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 from tikmix_hf.mixers import MixerError, Signals
 from tikmix_hf.mixers.tikmix_d import solve
 from tikmix_hf.mixers.tikmix_m import MState, TikMixM
-from tikmix_hf.mixture import Constraints, Group
+from tikmix_hf.mixture import Constraints, Group, Supply
 
 # Small enough for a test and large enough to find what there is.
 QUICK = {"num_mixtures": 64, "num_draws": 128, "top_k": 8}
@@ -242,6 +242,19 @@ def test_candidates_and_answer_are_within_floors_caps_and_groups():
         assert (mixture_K >= 1 / 12 - 1e-9).all()
     assert answer_K[2] + answer_K[4] == pytest.approx(0.2, abs=1e-3)
     assert "brought into the groups" in state.notes[0]
+
+
+def test_candidates_are_within_epochs_where_rows_differ_in_length():
+    row_tokens_K = np.array([5.0, 10.0, 20.0, 40.0, 10.0, 5.0])
+    supply = Supply(np.full(6, 1 / 6), np.full(6, 600.0), np.zeros(6), 200.0, row_tokens_K)
+    given = signals(np.full(6, 1 / 6), [[0.1, 1.0, 1.0, 0.3, 0.9, 0.2]], supply=supply)
+    mixer = TikMixM(**QUICK, score="lookahead", constraints=Constraints(max_epochs=1.2))
+    mixtures_NK = mixer.lookahead(MState(), given).mixtures
+    parts_NK = mixtures_NK / row_tokens_K
+    parts_NK /= parts_NK.sum(axis=1, keepdims=True)
+    epochs_NK = 200.0 * parts_NK * row_tokens_K / 600.0
+    assert (epochs_NK <= 1.2 + 1e-4).all()
+    assert (epochs_NK > 1.1).any()  # the bound is met, not only kept
 
 
 def test_constraints_that_do_not_meet_the_box_widen_it():

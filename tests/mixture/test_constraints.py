@@ -365,8 +365,8 @@ def test_constraints_do_not_follow_later_changes_of_what_was_given():
         ({"max_change": 1.5}, r"`max_change` must lie in \[0, 1\]; got 1.5"),
         ({"max_kl_change": -0.1}, "`max_kl_change` must be finite and not negative; got -0.1"),
         ({"max_kl_prior": np.inf}, "`max_kl_prior` must be finite and not negative; got inf"),
-        ({"smoothing": 1.0}, "`smoothing` must be at least 0 and below 1; got 1.0"),
-        ({"smoothing": np.nan}, "`smoothing` must be at least 0 and below 1; got nan"),
+        ({"smoothing": 1.0}, "`smoothing` must be below 1; got 1.0"),
+        ({"smoothing": np.nan}, "`smoothing` must be finite and not negative; got nan"),
     ],
 )
 def test_bad_settings_are_refused_by_name(bounds, reason):
@@ -410,3 +410,17 @@ def test_what_is_no_mixture_is_refused():
         applied([0.5, 0.5, 0.5, 0.5])
     with pytest.raises(ValueError, match="`in_force` must have one share per domain"):
         applied(UNIFORM, in_force=[0.5, 0.5])
+
+
+def test_numbers_of_numpy_become_pythons_and_words_are_refused():
+    made = Constraints(
+        floors={"a": np.float32(0.25)},
+        max_epochs={"a": np.int64(2)},
+        max_change=np.float64(0.5),
+        groups={"ab": {"domains": ("a", "b"), "at_most": np.float32(0.5)}},
+        smoothing=np.float32(0.5),
+    )
+    assert json.loads(json.dumps(asdict(made)))["floors"] == {"a": 0.25}
+    for wrong in ({"floors": {"a": "0.3"}}, {"max_epochs": "4"}, {"smoothing": "no"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must"):
+            Constraints(**wrong)

@@ -116,20 +116,22 @@ class Neighbourhood:
         or a hundred rounds are over.
         """
         lower_K, upper_K, rows_GK, least_G = self.region
+        # Of shares that sum to 1: what a row asks for is that the domains below 0 weigh no more
+        # than those above, as those outside a group whose sum is too small do, or those inside.
+        balance_GK = rows_GK - least_G[:, None]
         mixtures_NK = draws_NK.copy()
         outside_N = ((draws_NK < lower_K) | (draws_NK > upper_K)).any(axis=1)
         mixtures_NK[outside_N] = into_box(draws_NK[outside_N], lower_K, upper_K)
         for _ in range(_MAX_SWEEPS):
-            missing_NG = least_G - mixtures_NK @ rows_GK.T
-            broken_N = (missing_NG > _GROUPS_OFF).any(axis=1)
+            broken_N = (mixtures_NK @ balance_GK.T < -_GROUPS_OFF).any(axis=1)
             if not broken_N.any():
                 break
             scaled_MK = mixtures_NK[broken_N]
-            for row_K, least in zip(rows_GK, least_G, strict=True):
-                sum_M = np.maximum(np.abs(scaled_MK @ row_K), 1e-30)
-                broken_M = scaled_MK @ row_K < least
-                factor_M = np.where(broken_M, abs(least) / sum_M, 1.0)
-                scaled_MK = np.where(row_K != 0, factor_M[:, None] * scaled_MK, scaled_MK)
+            for row_K in balance_GK:
+                above_M = scaled_MK @ np.maximum(row_K, 0.0)
+                below_M = np.maximum(scaled_MK @ np.maximum(-row_K, 0.0), 1e-30)
+                factor_M = np.minimum(above_M / below_M, 1.0)
+                scaled_MK = np.where(row_K < 0, factor_M[:, None] * scaled_MK, scaled_MK)
             mixtures_NK[broken_N] = into_box(scaled_MK, lower_K, upper_K)
         return mixtures_NK
 

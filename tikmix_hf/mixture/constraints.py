@@ -82,10 +82,11 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for argument in ("floors", "caps"):
-            bounds = dict(getattr(self, argument))
+            bounds = {
+                name: check_number(argument, bound, 1.0, of=name)
+                for name, bound in getattr(self, argument).items()
+            }
             object.__setattr__(self, argument, bounds)
-            for name, bound in bounds.items():
-                check_number(argument, bound, 1.0, of=name)
         for name in self.floors.keys() & self.caps.keys():
             if self.floors[name] > self.caps[name]:
                 raise ValueError(
@@ -99,15 +100,20 @@ class Constraints:
         groups = {label: Group.of(group, label) for label, group in self.groups.items()}
         object.__setattr__(self, "groups", groups)
         if isinstance(self.max_epochs, Mapping):
-            object.__setattr__(self, "max_epochs", dict(self.max_epochs))
-            for name, num_epochs in self.max_epochs.items():
-                check_number("max_epochs", num_epochs, of=name)
+            epochs = {
+                name: check_number("max_epochs", num_epochs, of=name)
+                for name, num_epochs in self.max_epochs.items()
+            }
+            object.__setattr__(self, "max_epochs", epochs)
         elif self.max_epochs is not None:
-            check_number("max_epochs", self.max_epochs)
+            object.__setattr__(self, "max_epochs", check_number("max_epochs", self.max_epochs))
         for argument, radius in self._radii().items():
-            check_number(argument, radius, 1.0 if argument == "max_change" else np.inf)
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"`smoothing` must be at least 0 and below 1; got {self.smoothing}.")
+            most = 1.0 if argument == "max_change" else np.inf
+            object.__setattr__(self, argument, check_number(argument, radius, most))
+        smoothing = check_number("smoothing", self.smoothing)
+        if smoothing >= 1:
+            raise ValueError(f"`smoothing` must be below 1; got {smoothing}.")
+        object.__setattr__(self, "smoothing", smoothing)
 
     def polytope(
         self,

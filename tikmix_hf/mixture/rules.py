@@ -7,6 +7,7 @@ In go floors, caps, groups and epochs by domain name; out come rules in the orde
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -68,8 +69,9 @@ class Group:
         object.__setattr__(self, "domains", tuple(self.domains))
         if len(set(self.domains)) < len(self.domains):
             raise ValueError(f"`domains` of a group must differ; got {', '.join(self.domains)}.")
-        check_number("at_least", self.at_least, 1.0)
-        check_number("at_most", self.at_most, 1.0)
+        for argument in ("at_least", "at_most"):
+            bound = check_number(argument, getattr(self, argument), 1.0)
+            object.__setattr__(self, argument, bound)
         if self.at_least > self.at_most:
             raise ValueError(
                 f"`at_least` must not exceed `at_most`; got {self.at_least} > {self.at_most} for "
@@ -92,12 +94,14 @@ class Group:
 
 def check_number(
     argument: str, value: float, most: float = np.inf, *, of: str | None = None
-) -> None:
-    """Refuses a number that is not finite or outside [0, most] (ValueError)."""
-    if not (0 <= value <= most and np.isfinite(value)):
+) -> float:
+    """A Python float, which JSON takes; one not finite or outside [0, most] is a ValueError."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= most and np.isfinite(value)):
         limit = "be finite and not negative" if most == np.inf else f"lie in [0, {most:g}]"
         where = "" if of is None else f" for {of!r}"
         raise ValueError(f"`{argument}` must {limit}; got {value}{where}.")
+    return float(value)
 
 
 def share_rules(setting: str, bounds: Mapping[str, float], names: Sequence[str]) -> Iterator[Rule]:
