@@ -19,7 +19,6 @@ from arena_config import Arena
 from arena_text import Question, benchmark_documents, domain_documents, questions
 from datasets import Dataset, disable_progress_bars, load_from_disk
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tikmix_hf import Domains, corpora
@@ -172,16 +171,6 @@ def without_known(texts: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _train_tokenizer(texts_K: list[list[str]], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on the same number of characters of every domain."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    samples = ("\n".join(texts)[:TOKENIZER_CHARACTERS] for texts in texts_K)
-    tokenizer.train_from_iterator(samples, trainer)
+    """As for the embedded corpus: byte-level BPE on as many characters of every domain."""
+    tokenizer = corpora.train_tokenizer(texts_K, vocab_size)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS)

@@ -192,7 +192,7 @@ def _unseen(unit: list[str], seen: set[bytes]) -> Iterator[str]:
 
 def _build(corpus: Corpus, block_size: int, vocab_size: int) -> dict[str, np.ndarray]:
     """Tokenise and pack: "train/web" to (N, T) int32 and so on, and the tokenizer as bytes."""
-    tokenizer = _train_tokenizer([train for train, _ in corpus.domains.values()], vocab_size)
+    tokenizer = train_tokenizer([train for train, _ in corpus.domains.values()], vocab_size)
     parts = {f"train/{name}": train for name, (train, _) in corpus.domains.items()}
     parts |= {f"heldout/{name}": kept_back for name, (_, kept_back) in corpus.domains.items()}
     parts |= {f"target/{name}": texts for name, texts in corpus.targets.items()}
@@ -208,7 +208,7 @@ def _build(corpus: Corpus, block_size: int, vocab_size: int) -> dict[str, np.nda
     return arrays
 
 
-def _train_tokenizer(texts_K: list[list[str]], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts_K: list[list[str]], vocab_size: int) -> Tokenizer:
     """Byte-level BPE on the same number of characters of every domain."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

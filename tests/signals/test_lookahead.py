@@ -12,7 +12,7 @@ from tiny import make_arguments, make_dataset, make_model, make_targets, make_tr
 from tikmix_hf import PackedCollator, TikMixCallback, mixers
 from tikmix_hf.mixers.base import About, Lookahead, Mixer, State
 from tikmix_hf.signals.influence import GroupInfluence
-from tikmix_hf.signals.lookahead import TYPICAL_RMS, StepsAhead
+from tikmix_hf.signals.lookahead import StepsAhead
 from tikmix_hf.signals.losses import mean_losses
 
 
@@ -57,7 +57,7 @@ def stepped_by_hand(model, preconditioner):
         ids = torch.cat([batch["input_ids"] for batch in part])
         gradient = torch.autograd.grad(model.eval()(ids, labels=ids).loss, parameters)
         updates_K.append([g.sign() if preconditioner == "sign" else g for g in gradient])
-    length = 4.0 * 0.01 * TYPICAL_RMS * sum(p.numel() for p in parameters) ** 0.5
+    length = 4.0 * 0.01 * 0.2 * sum(p.numel() for p in parameters) ** 0.5
     under_q = [
         sum(q * u for q, u in zip(Q, parts, strict=True)) for parts in zip(*updates_K, strict=True)
     ]

@@ -7,6 +7,7 @@ import pytest
 from tiny import addresses, make_arguments, make_dataset, make_targets, make_trainer
 
 from tikmix_hf import Constraints, MixtureSchedule, TikMixCallback, mixers
+from tikmix_hf.mixers.base import About, Mixer, State
 
 
 def run(folder, mixer, *, mixture="uniform", resume=None, **options):
@@ -141,3 +142,23 @@ def test_trust_regions_and_smoothing_are_for_updates(tmp_path):
     slow = Constraints(max_change=0.01, smoothing=0.5, max_kl_change=1e-4)
     dataset, _ = run(tmp_path, mixers.load("natural")(constraints=slow))
     np.testing.assert_allclose(dataset.schedule.segments[0].mixture, dataset.domains.prior)
+
+
+class _Remembers(Mixer):
+    """Notes every mixture that it was told training starts with."""
+
+    about = About("", "", "")
+    priors: list = []  # noqa: RUF012 - a mixer has no other way to tell
+
+    def init(self, prior):
+        self.priors.append(prior)
+        return State()
+
+    def propose(self, state, signals):
+        return signals.mixture, state
+
+
+def test_a_mixer_is_told_the_mixture_that_its_constraints_made_of_the_first(tmp_path):
+    _Remembers.priors.clear()
+    run(tmp_path, _Remembers(constraints=Constraints(floors={"d3": 0.4})))
+    np.testing.assert_allclose(_Remembers.priors[-1], [0.2, 0.2, 0.2, 0.4], atol=1e-12)

@@ -88,6 +88,7 @@ def test_probes_are_announced_ahead_and_judged_where_they_begin_and_end(tmp_path
     # Three readings of 8 rows of 12 tokens of 2 targets, forward alone.
     assert record.costs["probe_losses"]["tokens"] == 3 * 2 * 8 * 12 / 3
     assert callback.plan.tokens_per_update == pytest.approx(3 * 2 * 8 * 12 / 3)
+    assert record.seconds > record.costs["probe_losses"]["seconds"] > 0
     assert trainer.model.read == addresses(dataset, 96)
 
 

@@ -96,9 +96,12 @@ class Mixer(ABC, Generic[StateT]):
         """Fields of `Signals` that must be measured, of `signals.MEASURED`."""
         return frozenset()
 
-    @abstractmethod
     def init(self, prior: Array) -> StateT:
-        """The state before the first step; `prior` (K,) is the mixture training starts with."""
+        """The state before the first step; `prior` (K,) is the mixture training starts with.
+
+        Here a state that starts empty, for methods that depend on the signals alone.
+        """
+        return self.state_type()
 
     @abstractmethod
     def propose(self, state: StateT, signals: Signals) -> tuple[Array, StateT]:

@@ -23,10 +23,6 @@ class Static(Mixer[State]):
     at_start: ClassVar[bool] = True
     at_updates: ClassVar[bool] = False
 
-    def init(self, prior: NDArray[np.float64]) -> State:
-        """The empty state."""
-        return State()
-
     def propose(self, state: State, signals: Signals) -> tuple[NDArray[np.float64], State]:
         """The mixture in force and the same state."""
         return signals.mixture, state

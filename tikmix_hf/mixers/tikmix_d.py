@@ -112,10 +112,6 @@ class TikMixD(Mixer[State]):
             alpha=self.alpha, beta=self.beta, gamma=self.gamma, pareto_slack=self.pareto_slack
         )
 
-    def init(self, prior: Array) -> State:
-        """The empty state: an update depends on the signals alone."""
-        return State()
-
     @property
     def requires(self) -> frozenset[str]:
         """Influence."""

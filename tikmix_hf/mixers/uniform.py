@@ -24,10 +24,6 @@ class Uniform(Mixer[State]):
     at_start: ClassVar[bool] = True
     at_updates: ClassVar[bool] = False
 
-    def init(self, prior: NDArray[np.float64]) -> State:
-        """The empty state."""
-        return State()
-
     def propose(self, state: State, signals: Signals) -> tuple[NDArray[np.float64], State]:
         """The uniform mixture and the same state."""
         return normalised(np.ones(len(signals.domains)), signals), state

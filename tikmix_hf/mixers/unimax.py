@@ -54,10 +54,6 @@ class UniMax(Mixer[State]):
         if not (self.max_epochs > 0 and np.isfinite(self.max_epochs)):
             raise ValueError(f"`max_epochs` must be finite and above 0; got {self.max_epochs}.")
 
-    def init(self, prior: Array) -> State:
-        """The empty state."""
-        return State()
-
     def propose(self, state: State, signals: Signals) -> tuple[Array, State]:
         """The capped uniform mixture and the same state.
 
