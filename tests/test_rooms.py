@@ -35,6 +35,10 @@ KNOWS = {
     "checkpoint": {"files"},
     "dataset": {"arrow_rows", "domains", "mixture", "order", "ready_batch", "schedule"},
     "collate": {"ready_batch"},
+    "harness": {
+        *("checks", "dataset", "distributed", "domains", "files", "harness", "reporters"),
+        *("rows", "schedule", "signals"),
+    },
     "ready_batch": set(),
     "updates": {
         *("checkpoint", "checks", "collate", "dataset", "distributed", "domains", "files"),
@@ -87,7 +91,7 @@ def test_heavy_libraries_stay_in_their_rooms(path):
     if mine not in ("plots", "figures"):
         assert "matplotlib" not in outside
     trainers = ("Trainer", "TrainerCallback", "TrainingArguments", "TrainerControl", "TrainerState")
-    if mine not in ("callback", "trainer_checks", "reporters", "recipe"):
+    if mine not in ("callback", "trainer_checks", "reporters", "recipe", "harness"):
         assert not imports(path) & {f"transformers.{name}" for name in trainers}
 
 

@@ -91,7 +91,7 @@ def check_identical(what: str, payload: bytes) -> None:
     Raises:
         RuntimeError: on every rank, naming `what` and the ranks that differ from rank 0.
     """
-    hashes = _gather(hashlib.blake2b(payload, digest_size=16).hexdigest())
+    hashes = gather(hashlib.blake2b(payload, digest_size=16).hexdigest())
     differing = [other for other, theirs in enumerate(hashes) if theirs != hashes[0]]
     if differing:
         raise RuntimeError(
@@ -126,13 +126,13 @@ class FailTogether:
         Raises:
             OtherRankFailed: where this rank went well and another did not.
         """
-        reports = _gather(None if kind is None else f"{kind.__name__}: {error}")
+        reports = gather(None if kind is None else f"{kind.__name__}: {error}")
         failed = [f"rank {other}: {report}" for other, report in enumerate(reports) if report]
         if failed and kind is None:
             raise OtherRankFailed("another rank failed; " + "; ".join(failed))
 
 
-def _gather(mine: Any) -> list[Any]:
+def gather(mine: Any) -> list[Any]:
     """Every rank's object, in rank order."""
     if world_size() == 1:
         return [mine]
