@@ -51,16 +51,15 @@ class LiveModel(HFLM):
         ranks = distributed.world_size()
         if batch_size == AUTO and (ranks > 1 or model.device.type == "cpu"):
             batch_size = AUTO_ON_CPU
-        copied: Any = copy.deepcopy(tokenizer)
-        super().__init__(
-            pretrained=model,  # pyright: ignore[reportCallIssue] - registered under three names
-            tokenizer=copied,
-            backend="causal",
-            batch_size=batch_size,
+        settings: dict[str, Any] = {
+            "tokenizer": copy.deepcopy(tokenizer),
+            "backend": "causal",
+            "batch_size": batch_size,
             # Answers of one token with a common prompt share a pass, and how many do would differ
             # from rank to rank: sharded models must make the same number of passes.
-            logits_cache=ranks == 1,
-        )
+            "logits_cache": ranks == 1,
+        }
+        super().__init__(model, **settings)
         self.progress = progress
 
     def loglikelihood(
