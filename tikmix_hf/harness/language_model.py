@@ -52,6 +52,7 @@ class LiveModel(HFLM):
         if batch_size == AUTO and (ranks > 1 or model.device.type == "cpu"):
             batch_size = AUTO_ON_CPU
         settings: dict[str, Any] = {
+            "pretrained": model,
             "tokenizer": copy.deepcopy(tokenizer),
             "backend": "causal",
             "batch_size": batch_size,
@@ -59,7 +60,7 @@ class LiveModel(HFLM):
             # from rank to rank: sharded models must make the same number of passes.
             "logits_cache": ranks == 1,
         }
-        super().__init__(model, **settings)
+        super().__init__(**settings)
         self.progress = progress
 
     def loglikelihood(
