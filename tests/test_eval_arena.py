@@ -204,7 +204,14 @@ def test_rivals_are_those_who_choose_without_the_runs_of_others():
     assert rivals == {"uniform", "odm"}
     assert verdict(found, "shuffled").numbers.startswith("-0.1")
     assert verdict(found, "lower than regmix").held == "missed"
-    assert verdict(found, "fewer FLOPs of choosing than regmix").held == "missed"  # 15 to 15
+    assert verdict(found, "FLOPs of choosing of regmix").held == "missed"  # 15 to 15
+    for flops, held in ((75.0, "held"), (74.0, "missed")):  # 15 are a fifth of 75
+        choosing = {"seconds": 1.0, "flops": flops}
+        dear = record("regmix", 0, 1.4, entry_settings={"mixture": "regmix"}, choosing=choosing)
+        found = arena_statistics.verdicts(
+            runs_of(record("uniform", 0, 2.0), ours(0, 1.5), dear), None
+        )
+        assert verdict(found, "FLOPs of choosing of regmix").held == held
 
 
 # The shuffled schedule
