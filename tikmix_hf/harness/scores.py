@@ -23,6 +23,9 @@ class TaskScores:
     """By metric; a mean over questions."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard errors by metric, where there is one."""
+    subsets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a task that has several, such as the domains: each one's `values`, `standard_errors` and
+    `num_questions`."""
     num_questions: int = 0
     """That were asked."""
     num_fewshot: int = 0
@@ -54,6 +57,7 @@ class TaskScores:
             "metric": self.metric,
             "values": dict(self.values),
             "standard_errors": dict(self.errors),
+            "subsets": {name: dict(own) for name, own in self.subsets.items()},
             "num_questions": self.num_questions,
             "num_fewshot": self.num_fewshot,
             "files": dict(self.files),
@@ -102,13 +106,18 @@ class SuiteScores:
         return cls(suite=record["suite"], tasks=tuple(tasks))
 
     def scalars(self) -> dict[str, float]:
-        """Returns flat numbers for metric loggers: `eval/TASK/METRIC` and `..._stderr`."""
+        """Returns flat numbers for metric loggers: `eval/TASK/METRIC` and `..._stderr`.
+
+        Of subsets only the metric that stands for the task: `eval/TASK/METRIC/SUBSET`.
+        """
         flat: dict[str, float] = {}
         for scores in self.tasks:
             for metric, value in scores.values.items():
                 flat[f"eval/{scores.task}/{metric}"] = value
             for metric, error in scores.errors.items():
                 flat[f"eval/{scores.task}/{metric}_stderr"] = error
+            for subset, own in scores.subsets.items():
+                flat[f"eval/{scores.task}/{scores.metric}/{subset}"] = own["values"][scores.metric]
         return flat
 
     def to_markdown(self) -> str:
