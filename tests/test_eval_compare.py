@@ -1,0 +1,208 @@
+"""Scores of several runs: pairing, intervals, and who is best."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "eval"))  # as running a script does
+
+import compare
+import compare_results
+import compare_statistics
+from compare_results import Run
+
+
+def task(value, metric="acc", failure=None, **changes):
+    return {
+        "metric": metric,
+        "values": {} if value is None else {metric: value},
+        "standard_errors": {},
+        "num_questions": 4,
+        "num_fewshot": 0,
+        "files": {},
+        "version": "1.0",
+        "seconds": 1.0,
+        "failure": failure,
+        **changes,
+    }
+
+
+def run(name, seed, tasks, questions=None):
+    return Run(name=name, seed=seed, tasks=tasks, questions=questions or {})
+
+
+def answers(*numbers):
+    return {(str(n), 0): float(number) for n, number in enumerate(numbers)}
+
+
+def test_differences_are_paired_by_seed_and_only_common_seeds_count():
+    # Seeds spread by 0.3, the paired differences are 0.1, 0.2 and 0.3; seed 9 has no partner.
+    values = {0: (0.1, 0.2), 1: (0.4, 0.6), 2: (0.5, 0.8)}
+    runs = [run("old", seed, {"arc": task(a)}) for seed, (a, _) in values.items()]
+    runs += [run("new", seed, {"arc": task(b)}) for seed, (_, b) in reversed(values.items())]
+    runs += [run("new", 9, {"arc": task(1.0)})]
+    line = compare_statistics.compare(runs, "arc", "old")
+    found = line.differences["new"]
+    assert found.value == pytest.approx(0.2)
+    assert found.seeds == (0, 1, 2)
+    assert found.over == "seeds"
+    # Three equally likely values: a resample is all lowest with chance 1/27, over 2.5 %.
+    assert (found.low, found.high) == pytest.approx((0.1, 0.3))
+    assert line.means == pytest.approx({"old": 1 / 3, "new": 0.65})
+    assert line.best == ("new",)
+
+
+def test_questions_are_resampled_with_their_answers_by_all_seeds():
+    # Differences by question, mean over seeds: 1, 0.5, 0, -0.5; mean 0.25.
+    sides = {0: ((0, 0, 0, 1), (1, 1, 0, 0)), 1: ((0, 1, 0, 0), (1, 1, 0, 0))}
+    runs = []
+    for seed, (old, new) in sides.items():
+        for name, own in (("old", old), ("new", new)):
+            runs.append(run(name, seed, {"arc": task(np.mean(own))}, {"arc": answers(*own)}))
+    pairs = [(runs[1], runs[0]), (runs[3], runs[2])]
+    differences = compare_statistics.by_question(pairs, "arc")
+    assert differences.tolist() == [1, 0.5, 0, -0.5]
+    found = compare_statistics.compare(runs, "arc", "old").differences["new"]
+    assert found.over == "questions"
+    assert found.value == pytest.approx(0.25)
+    drawn = np.random.default_rng(5).choice(differences, size=(200_000, 4)).mean(axis=1)
+    expected = np.percentile(drawn, [2.5, 97.5])
+    # Means of four are multiples of 1/8, and 10,000 resamples may end on the next one.
+    np.testing.assert_allclose([found.low, found.high], expected, atol=1 / 8)
+
+
+def test_a_bootstrap_of_many_questions_is_the_normal_interval():
+    values = np.random.default_rng(1).normal(3.0, 2.0, 4_000)
+    low, high = compare_statistics.bootstrap(values, np.random.default_rng(0))
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_one_run_without_samples_makes_all_of_its_task_resample_seeds():
+    tasks = {"arc": task(0.5)}
+    old = run("old", 0, tasks, {"arc": answers(0, 1, 0, 1)})
+    assert compare_statistics.by_question([(run("new", 0, tasks), old)], "arc") is None
+    other = run("new", 0, tasks, {"arc": answers(0, 1, 1)})  # another number of questions
+    assert compare_statistics.by_question([(other, old)], "arc") is None
+
+
+def test_one_seed_without_samples_has_no_interval():
+    runs = [run("old", 0, {"arc": task(0.5)}), run("new", 0, {"arc": task(0.75)})]
+    found = compare_statistics.compare(runs, "arc", "old").differences["new"]
+    assert (found.value, found.low, found.high, found.over) == (0.25, None, None, "nothing")
+
+
+def test_fewer_bits_per_byte_are_better():
+    runs = [
+        run(name, 0, {"arc": task(value, "bits_per_byte")})
+        for name, value in (("old", 2.0), ("new", 1.5))
+    ]
+    line = compare_statistics.compare(runs, "arc", "old")
+    assert line.best == ("new",)
+    assert line.better == "lower"
+
+
+def test_best_counts_tasks_that_all_were_scored_on_and_ties_for_all():
+    tasks = {
+        "old": {"a": task(0.5), "b": task(0.5), "c": task(0.9)},
+        "new": {"a": task(0.5), "b": task(0.6), "c": task(None, failure="no file")},
+    }
+    runs = [run(name, 0, own) for name, own in tasks.items()]
+    lines = [compare_statistics.compare(runs, name, "old") for name in "abc"]
+    assert compare.best_counts(lines, ["old", "new"]) == (2, {"old": 1, "new": 2})
+    rows = compare.table(lines, ["old", "new"])
+    assert rows[2]["new"] == "failed"
+    assert (rows[3]["old"], rows[3]["new"]) == ("1/2", "2/2")
+
+
+def write_result(folder, name, seed, tasks, lines=None):
+    record = {"name": name, "seed": seed, "checkpoint": "x", "suite": "quick", "tasks": tasks}
+    record["samples"] = None
+    if lines is not None:
+        record["samples"] = f"{name}-{seed}.jsonl"
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        (folder / record["samples"]).write_text(text)
+    path = folder / f"{name}-{seed}.json"
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_samples_pair_by_id_and_by_how_often_it_came_before(tmp_path):
+    # Two subsets of a task, each with a question 0.
+    lines = [{"task": "mmlu", "doc_id": 0, "acc": 1.0}, {"task": "mmlu", "doc_id": 0, "acc": 0.0}]
+    path = write_result(tmp_path, "old", 0, {"mmlu": task(0.5)}, lines)
+    assert compare_results.read_one(path).questions == {"mmlu": {("0", 0): 1.0, ("0", 1): 0.0}}
+
+
+def test_samples_whose_mean_is_not_the_score_are_not_resampled(tmp_path):
+    lines = [{"task": "arc", "doc_id": n, "acc": float(n)} for n in range(2)]
+    path = write_result(tmp_path, "old", 0, {"arc": task(0.5001)}, lines)
+    assert compare_results.read_one(path).questions == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [('{"name": "old", "tasks": {}}', "lacks seed"), ("[]", "lacks name"), ("{", "must be JSON")],
+)
+def test_a_file_that_is_no_result_is_named(tmp_path, content, words):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words) as error:
+        compare_results.read([path])
+    assert "other.json" in str(error.value)
+
+
+def test_a_seed_given_twice_is_refused(tmp_path):
+    path = write_result(tmp_path, "old", 0, {"arc": task(0.5)})
+    with pytest.raises(ValueError, match="'old' with seed 0 was given twice"):
+        compare_results.read([path, path])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_fewshot": 5}, "num_fewshot 0 in 'old' and 5 in 'new'"),
+        ({"files": {"test": "other rows"}}, "arc has files"),
+        ({"num_questions": 3}, "num_questions"),
+    ],
+)
+def test_scores_of_different_questions_are_not_compared(tmp_path, change, words):
+    runs = [run("old", 0, {"arc": task(0.5)}), run("new", 0, {"arc": task(0.5, **change)})]
+    with pytest.raises(ValueError, match=words):
+        compare.write(runs, "old", tmp_path / "comparison")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_baseline_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="one of old; got 'older'"):
+        compare.write([run("old", 0, {"arc": task(0.5)})], "older", tmp_path / "comparison")
+
+
+def test_the_program_leaves_a_page_data_and_a_picture(tmp_path, monkeypatch, capsys):
+    paths = []
+    for seed in (0, 1):
+        for name, right in (("static", (0, 1, 0, 1)), ("dynamic", (1, 1, 1, seed))):
+            lines = [{"task": "arc", "doc_id": n, "acc": float(r)} for n, r in enumerate(right)]
+            tasks = {"arc": task(np.mean(right)), "piqa": task(2.0 + seed, "bits_per_byte")}
+            paths.append(write_result(tmp_path, name, seed, tasks, lines))
+    output = tmp_path / "results" / "comparison"
+    words = [*map(str, paths), "--baseline", "static", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    compare.main()
+    page = (tmp_path / "results" / "comparison.md").read_text("utf-8")
+    assert page in capsys.readouterr().out
+    assert "| arc | acc (higher) | 0.5000 | **0.8750** (+0.3750, " in page
+    assert "| questions |" in page
+    assert "| piqa | bits_per_byte (lower) | **2.5000** | **2.5000** (+0.0000, +0.0000 ... " in page
+    assert "| best on |  | 1/2 | 2/2 |" in page
+    record = json.loads(output.with_suffix(".json").read_text("utf-8"))
+    assert record["best_on"] == {"of": 2, "static": 1, "dynamic": 2}
+    assert record["seeds"] == {"static": [0, 1], "dynamic": [0, 1]}
+    assert record["tasks"][0]["differences"]["dynamic"]["over"] == "questions"
+    assert output.with_suffix(".png").stat().st_size > 1000
