@@ -1,0 +1,360 @@
+"""Tasks made of held-out text: what is asked, that it is fair, and what a model scores."""
+
+from __future__ import annotations
+
+import math
+
+import benchmarks
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
+
+from tikmix_hf import corpora
+from tikmix_hf.harness import Suite, SuiteTask, offline, offline_passages
+from tikmix_hf.harness.metrics import mean_and_error
+from tikmix_hf.harness.scores import SuiteScores
+from tikmix_hf.harness.scoring import Harness
+from tikmix_hf.harness.subsets import pool, weighted_mean_and_error
+
+CLOZE = SuiteTask(task="cloze", kind="cloze", metric="acc")
+CONTINUATION = SuiteTask(task="continuation", kind="continuation", metric="acc_norm")
+BITS = SuiteTask(task="bits_per_byte", kind="bits_per_byte", metric="bits_per_byte")
+KINDS = (CLOZE, CONTINUATION, BITS)
+TOKENIZER = benchmarks.make_tokenizer()  # a token is a character
+EOS = "\0"
+
+
+def rows(*texts: str) -> Dataset:
+    return Dataset.from_dict({"input_ids": [[ord(letter) for letter in text] for text in texts]})
+
+
+def documents(number: int, seed: int) -> list[str]:
+    """Each a row of its own, of 18 words of five letters that are found nowhere else."""
+    letters = 97 + np.random.default_rng(seed).integers(0, 26, (number, 18, 5))
+    return [
+        EOS + " ".join("".join(map(chr, word)) for word in document) + EOS for document in letters
+    ]
+
+
+HELDOUT = {"red": rows(*documents(14, 1)), "blue": rows(*documents(12, 2))}
+
+
+def asked(task: SuiteTask, heldout=HELDOUT) -> dict[str, list[dict]]:
+    prepared = offline.prepare(task, heldout, TOKENIZER)
+    return {name: list(own.eval_docs) for name, own in prepared.tasks.items()}
+
+
+def passages(*texts: str) -> list[str]:
+    return offline_passages.read(rows(*texts), TOKENIZER).texts
+
+
+LONG = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize(
+    ("row", "passage"),
+    [
+        # A row of one document's middle loses the words that its edges cut through.
+        (f"alf-a-word {LONG} hal", LONG),
+        # Where the row's edge falls between words, none is lost.
+        (f" {LONG}\n", LONG),
+        # A whole document loses none, and the ends of its neighbours are left out.
+        (f"of another.{EOS}{LONG}.{EOS}Next", f"{LONG}."),
+        # The document's beginning is there, its end is not; and the other way round.
+        (f"x{EOS}{LONG} elev", LONG),
+        (f"rest {LONG}{EOS}x", LONG),
+        # Spaces before commas and lines stay as they are.
+        (f"{EOS}{LONG} ,\n    x{EOS}", f"{LONG} ,\n    x"),
+    ],
+)
+def test_a_passage_is_the_longest_piece_of_one_document_in_whole_words(row, passage):
+    assert passages(row) == [passage]
+
+
+def test_a_passage_has_eight_words_at_least_and_comes_once():
+    eight = "a b c d e f g h"
+    assert passages(EOS + eight + EOS, EOS + eight + EOS, EOS + "a b c d e f g" + EOS) == [eight]
+
+
+def test_a_character_that_an_edge_of_the_row_cuts_through_is_left_out():
+    byte_level = corpora._wrap(corpora.train_tokenizer([["abc"]], 257))
+    text = "é is a b c d e f g h i é"
+    ids = byte_level(text)["input_ids"]
+    assert len(ids) == len(text.encode()) == len(text) + 2
+    cut = Dataset.from_dict({"input_ids": [ids[1:-1]]})
+    assert offline_passages.read(cut, byte_level).texts == ["is a b c d e f g h i"]
+    # A document may itself hold half a character: nobody could ask for that in text.
+    eos = byte_level.eos_token_id
+    broken = Dataset.from_dict({"input_ids": [[eos, *ids[1:], eos]]})
+    assert offline_passages.read(broken, byte_level).texts == []
+
+
+@pytest.mark.parametrize(("more", "is_kept"), [(2, True), (3, False)])
+def test_a_passage_that_takes_more_tokens_than_any_row_has_is_left_out(more, is_kept):
+    class Longer:
+        """Encodes text into more tokens than it was in its row."""
+
+        eos_token_id, batch_decode = 0, TOKENIZER.batch_decode
+
+        def __call__(self, texts, verbose):
+            return {"input_ids": [[1] * (len(text) + more) for text in texts]}
+
+    found = offline_passages.read(rows(EOS + LONG + EOS), Longer())  # 2 tokens more, the ends
+    assert found == ([LONG] if is_kept else [], 1, len(LONG) + 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("a b c d e f g h the end", " end"),
+        ("a b c d e f g h the end.", " the"),  # of letters alone
+        ("a b c d e f g h the is", " the"),  # of three letters or more
+        ("a b c d e f g h the\nend", " the"),  # after a space: a line's end would be asked for too
+        ("a b c d e f g h the  end", " the"),
+        ("a b c d e f g h  the end", " end"),
+    ],
+)
+def test_cloze_asks_for_the_last_word_and_gives_all_before_it(text, target):
+    found = list(offline._cloze(offline_passages.Passages([text], 1, 99), TOKENIZER))
+    assert found == [{"context": text[: text.rindex(target)], "target": target}]
+
+
+def test_cloze_asks_nothing_of_a_passage_without_such_a_word():
+    texts = ["a b c d e f g the h 1", "abc the def the ghi the jkl 1 2"]
+    assert not list(offline._cloze(offline_passages.Passages(texts, 2, 99), TOKENIZER))
+
+
+def test_a_continuation_is_the_last_eight_words_behind_a_space():
+    before, ending = "a b c d e f g h", "1 2 3\n4 5 6 7 8"
+    assert offline._split_off_ending(f"{before} {ending}") == (before, ending)
+    # The last eight begin a line. The eight before the last do not: so the last is left out.
+    assert offline._split_off_ending(f"{before} i j k\n{ending}") == (
+        f"{before} i j",
+        "k\n1 2 3\n4 5 6 7",
+    )
+    assert offline._split_off_ending(f"{before[2:]} {ending}") is None
+
+
+def test_the_other_three_endings_are_of_other_passages_of_the_domain_and_as_long():
+    found = asked(CONTINUATION)
+    assert {name: len(own) for name, own in found.items()} == {"red": 14, "blue": 12}
+    places = []
+    for name, own in found.items():
+        texts = ["".join(map(chr, row)).strip(EOS) for row in HELDOUT[name]["input_ids"]]
+        endings = {text.split(" ", 10)[10] for text in texts}
+        for question in own:
+            right = question["choices"][question["gold"]]
+            assert f"{question['context']} {right}" in texts
+            assert len(set(question["choices"])) == 4
+            assert set(question["choices"]) <= endings
+            places.append(question["gold"])
+    assert set(places) == {0, 1, 2, 3}
+
+
+def test_no_wrong_ending_reads_like_the_right_one():
+    start = "a b c d e f g h"
+    same = [f"{start} {n} The End of it all Is here n" for n in range(9)]
+    same += [f"{start} x{n} the end  of it\nall is here n" for n in range(9)]
+    other = [f"{start} {n} w x y z w x y {n}" for n in range(2)]
+    found = offline_passages.Passages([*same, *other], 20, 99)
+    # Read alike, there are three endings: too few.
+    assert not list(offline._continuation(found, TOKENIZER))
+    found.texts.append(f"{start} x q w x y z w x y")
+    questions = list(offline._continuation(found, TOKENIZER))
+    assert len(questions) == 21
+    for question in questions:
+        assert len({" ".join(c.lower().split()) for c in question["choices"]}) == 4
+
+
+def test_a_context_is_cut_alike_before_all_choices_so_that_the_longest_fits():
+    choices, context = ["short", "a longer one"], "one two three four five six seven eight nine ten"
+    most = len(context) + 1 + len("a longer one")
+    assert offline._shortened(context, choices, most, TOKENIZER) == context
+    assert offline._shortened(context, choices, most - 1, TOKENIZER) == context[4:]
+    assert offline._shortened(context, choices, most - 5, TOKENIZER) == context[8:]
+    assert offline._shortened(context, choices, most - 9, TOKENIZER) is None
+
+
+@pytest.mark.parametrize("task", KINDS, ids=lambda task: task.kind)
+def test_questions_depend_on_a_domains_rows_alone(task):
+    found = asked(task)
+    assert asked(task) == found
+    assert asked(task, {"blue": HELDOUT["blue"], "pink": HELDOUT["red"]}) == {
+        "blue": found["blue"],
+        "pink": found["red"],
+    }
+    limited = SuiteTask(task=task.task, kind=task.kind, metric=task.metric, limit=11)
+    assert asked(limited) == {name: own[:11] for name, own in found.items()}
+
+
+def test_rows_are_asked_in_an_order_of_their_own():
+    found = [question["passage"] for question in asked(BITS)["red"]]
+    assert sorted(found) == sorted(text.strip(EOS) for text in documents(14, 1))
+    assert found != [text.strip(EOS) for text in documents(14, 1)]
+
+
+class KnowsByHeart(LlamaForCausalLM):
+    """Gives the next character of the texts that it knows nearly all the probability."""
+
+    def __init__(self, texts: list[str], weight: float = 40.0) -> None:
+        super().__init__(LlamaConfig(vocab_size=128, hidden_size=8, intermediate_size=8,
+                                     num_hidden_layers=1, num_attention_heads=2))  # fmt: skip
+        self.texts, self.weight, self.longest = texts, weight, 0
+
+    def forward(self, input_ids=None, attention_mask=None, **_):
+        logits = torch.zeros((*input_ids.shape, 128))
+        for b, row in enumerate(input_ids.tolist()):
+            self.longest = max(self.longest, len(row))
+            read = "".join(map(chr, row))
+            for t in range(len(read)):
+                known = read[max(0, t - 9) : t + 1].lstrip(EOS)
+                after = {x[x.index(known) + len(known) :][:1] for x in self.texts if known in x}
+                for letter in after - {""}:
+                    logits[b, t, ord(letter)] = self.weight
+        return CausalLMOutput(logits=logits)
+
+
+def score(model, tasks=KINDS, heldout=HELDOUT, **options) -> SuiteScores:
+    harness = Harness(
+        Suite(name="held_out", tasks=tasks), heldout=heldout, progress=False, raises=True, **options
+    )
+    return harness.score(model, TOKENIZER)
+
+
+def test_who_knows_the_text_by_heart_scores_everything_and_who_knows_it_wrong_nothing():
+    texts = [text.strip(EOS) for text in [*documents(14, 1), *documents(12, 2)]]
+    found = score(KnowsByHeart(texts))
+    assert found["cloze"].values["acc"] == 1
+    assert found["cloze"].values["bits_per_byte"] == pytest.approx(0, abs=1e-6)
+    assert found["continuation"].values["acc"] == found["continuation"].values["acc_norm"] == 1
+    # Of the 107 characters of a passage the first could not be known, the next two not for sure.
+    first, next_two = math.log2(128), 2 * math.log2(26)
+    assert first < 107 * found["bits_per_byte"].value < first + next_two
+    wrong = score(KnowsByHeart(texts, weight=-40.0))
+    assert wrong["cloze"].values["acc"] == 0
+    assert wrong["continuation"].values["acc"] < 0.1
+    assert wrong["bits_per_byte"].value > 10
+
+
+def make_model(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.3,
+        max_position_embeddings=109,
+    )
+    return LlamaForCausalLM(config)
+
+
+def direct_nats(context: str, text: str) -> float:
+    """In float64, one text at a time."""
+    model = make_model().double()
+    ids = torch.tensor([[ord(letter) for letter in context + text]])
+    with torch.no_grad():
+        log_p = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    picked = log_p.gather(1, ids[0, 1:, None])[:, 0]
+    return -float(picked[len(context) - 1 :].sum())
+
+
+def test_bits_per_byte_are_those_of_a_direct_computation_in_float64():
+    found = score(make_model(), (BITS, CLOZE))
+    whole, cloze = asked(BITS), asked(CLOZE)
+    values = {}
+    for name in HELDOUT:
+        texts = [question["passage"] for question in whole[name]]
+        bits = sum(direct_nats(EOS, text) for text in texts) / math.log(2)
+        values[name] = bits / sum(map(len, texts))
+        own = found["bits_per_byte"].subsets[name]
+        assert own["values"]["bits_per_byte"] == pytest.approx(values[name], abs=1e-6)
+        assert own["num_questions"] == len(texts)
+    # Together: a mean by passages.
+    mean = (14 * values["red"] + 12 * values["blue"]) / 26
+    assert found["bits_per_byte"].value == pytest.approx(mean, abs=1e-6)
+    words = [
+        direct_nats(one["context"], one["target"]) / math.log(2) / len(one["target"])
+        for own in cloze.values()
+        for one in own
+    ]
+    assert found["cloze"].values["bits_per_byte"] == pytest.approx(np.mean(words), abs=1e-6)
+
+
+def test_each_domain_has_values_errors_and_a_curve_of_its_own():
+    found = score(make_model())
+    for own in found.tasks:
+        assert list(own.subsets) == ["red", "blue"]
+        parts = [
+            (part["num_questions"], part["values"][own.metric], part["standard_errors"][own.metric])
+            for part in own.subsets.values()
+        ]
+        assert (own.value, own.errors[own.metric]) == pytest.approx(pool(parts), rel=1e-12)
+    both = found["bits_per_byte"].subsets
+    scalars = found.scalars()
+    assert scalars["eval/bits_per_byte/bits_per_byte/red"] == both["red"]["values"]["bits_per_byte"]
+    assert SuiteScores.from_dict(found.to_dict()).to_dict() == found.to_dict()
+    # One domain alone scores as it does among others, and is no subset of anything.
+    alone = score(make_model(), heldout={"red": HELDOUT["red"]})
+    assert alone["cloze"].subsets == {}
+    red = found["cloze"].subsets["red"]["values"]
+    assert alone["cloze"].values == pytest.approx(red, abs=1e-6)
+
+
+def test_kept_samples_say_whose_they_are():
+    samples = score(make_model(), (CLOZE,), keep_samples=True)["cloze"].samples
+    assert [sample["subset"] for sample in samples] == ["red"] * 14 + ["blue"] * 12
+
+
+def test_parts_count_by_their_questions_and_their_errors_add_up_as_squares():
+    assert pool([(1, 2.0, 0.3), (3, 6.0, 0.4)]) == pytest.approx((5.0, math.hypot(0.3, 1.2) / 4))
+    assert pool([(1, 2.0, 0.3), (3, 6.0, None)]) == (5.0, None)
+
+
+def test_the_weighted_mean_of_ratios_is_all_over_all_and_its_error_that_of_resampling():
+    assert weighted_mean_and_error([4.0, 1.0], [1, 3]) == pytest.approx(
+        (7 / 4, math.sqrt(2 * (2.25**2 + 2.25**2)) / 4)
+    )
+    values = np.random.default_rng(0).normal(size=20)
+    assert weighted_mean_and_error(values, np.full(20, 7)) == pytest.approx(mean_and_error(values))
+    assert weighted_mean_and_error([3.0], [5]) == (3.0, 0.0)
+    rng = np.random.default_rng(1)
+    weights, values = rng.integers(50, 150, 200), rng.normal(2, 1, 200)
+    picked = rng.integers(0, 200, (4000, 200))
+    means = (values * weights)[picked].sum(1) / weights[picked].sum(1)
+    # 4,000 resamples know a standard deviation to 1.1 %.
+    assert weighted_mean_and_error(values, weights)[1] == pytest.approx(means.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("task", KINDS, ids=lambda task: task.kind)
+def test_too_little_text_is_an_error_that_says_how_much_there_was(task):
+    heldout = {**HELDOUT, "few": rows(*documents(9, 3)), "none": rows("nospaces" * 9, "x y")}
+    with pytest.raises(
+        ValueError,
+        match=rf"text for 10 questions of kind {task.kind} in each domain; few gave 9 \(9 passages "
+        r"of 8 words or more in 9 rows\), none gave 0 \(0 passages .* in 2 rows\)\. Hold back more",
+    ):
+        offline.prepare(task, heldout, TOKENIZER)
+
+
+def test_a_domain_without_rows_and_solved_examples_are_refused():
+    with pytest.raises(ValueError, match=r"rows of every domain; none has none\. Hold some back"):
+        offline.prepare(CLOZE, {**HELDOUT, "none": HELDOUT["red"].select([])}, TOKENIZER)
+    shots = SuiteTask(task="cloze", kind="cloze", metric="acc", num_fewshot=2)
+    with pytest.raises(ValueError, match="`num_fewshot` must be 0 for cloze; got 2"):
+        offline.prepare(shots, HELDOUT, TOKENIZER)
+
+
+def test_the_offline_suite_has_each_kind_once():
+    suite = Suite.load("offline")
+    assert [task.kind for task in suite.tasks] == ["cloze", "continuation", "bits_per_byte"]
+    assert all(task.limit is not None for task in suite.tasks)
+
+
+def test_no_word_of_the_documents_is_there_twice():
+    words = [word for seed in (1, 2) for text in documents(14, seed) for word in text.split()]
+    assert len(set(words)) == len(words) == 2 * 14 * 18
