@@ -181,13 +181,30 @@ def test_text_of_several_rounds_is_drawn_and_its_noise_shows_in_the_notes():
     rounds_RJK = given.influence + np.random.default_rng(0).standard_normal((4, 3, 8))
     alone = stepped(given)[1].notes
     drawn = stepped(dataclasses.replace(given, rounds=rounds_RJK))[1].notes
-    assert "a single round of text, so the scores are linear in the mixture" in alone
+    assert "a single round of text, so gains are linear in the mixture" in alone
     assert any(note.endswith("linear R2 1.00, Spearman 1.00") for note in alone)
     assert not any("a single round" in note or "linear R2 1.00" in note for note in drawn)
     assert alone[0].startswith("64 mixtures in the box, ")
     assert "% of draws kept (by plain rejection " in alone[0]
     assert "LightGBM predicts worse than the linear model" in alone
     assert alone[-1].startswith("predicted score: ")
+
+
+def test_the_balanced_objective_gives_up_some_of_the_sum_for_balance_and_entropy():
+    given = random_signals(6, seed=3)
+    prices = {"alpha": 1.0, "beta": 1.0, "gamma": 0.5}
+
+    def worth(mixture_K):
+        gains_J = given.influence / given.influence.max(axis=1, keepdims=True) @ mixture_K
+        entropy = -(mixture_K * np.log(mixture_K)).sum()
+        return gains_J.sum() - gains_J.std() + 0.5 * entropy
+
+    summed_K, balanced_K = (
+        stepped(given, objective=objective, num_mixtures=256, **prices)[0]
+        for objective in ("sum", "balanced")
+    )
+    assert score(given, summed_K) > score(given, balanced_K) + 0.01
+    assert worth(balanced_K) > worth(summed_K) + 0.01
 
 
 def test_where_scores_are_noise_the_answer_is_tikmix_ds_within_the_box():

@@ -7,20 +7,22 @@ import pytest
 
 from tikmix_hf.mixers import MixerError
 from tikmix_hf.mixers._mixture_scores import (
-    drawn_scores,
-    linear_scores,
-    lookahead_scores,
+    balanced,
+    drawn_gains,
+    linear_gains,
+    lookahead_gains,
     target_weights,
 )
 from tikmix_hf.mixers._surrogate import choose, fit_linear, fit_trees, skill, without_outliers
+from tikmix_hf.mixers.tikmix_d import solve
 
 
 def test_targets_are_divided_by_their_largest_influence_and_those_not_helped_by_its_size():
     values_JK = np.array([[2.0, -8.0], [-1.0, -4.0], [0.0, 0.0], [1e-9, 5e-10]])
     np.testing.assert_allclose(target_weights(values_JK), [0.5, 0.25, 0.0, 1e9])
     np.testing.assert_allclose(
-        linear_scores(values_JK, np.array([[0.75, 0.25]])),
-        0.5 * (1.5 - 2) + 0.25 * (-0.75 - 1) + (0.75 + 0.125),
+        linear_gains(values_JK, np.array([[0.75, 0.25]])),
+        [[0.5 * (1.5 - 2), 0.25 * (-0.75 - 1), 0, 0.75 + 0.125]],
     )
 
 
@@ -30,7 +32,9 @@ def test_text_of_one_domain_scores_what_its_rounds_do():
     values_JK = np.array([[2.0, 0.0]])
     mixtures_NK = np.tile([1.0, 0.0], (4000, 1))
     one_N, four_N = (
-        drawn_scores(values_JK, rounds_RJK, mixtures_NK, num_pieces=n, rng=np.random.default_rng(0))
+        drawn_gains(values_JK, rounds_RJK, mixtures_NK, num_pieces=n, rng=np.random.default_rng(0))[
+            :, 0
+        ]
         for n in (1, None)  # None: 2 rounds of 2 domains
     )
     assert set(one_N) == {0.5, 1.5}
@@ -43,26 +47,42 @@ def test_text_drawn_without_end_scores_linearly():
     rounds_RJK = rng.standard_normal((3, 2, 5)) + 2
     values_JK = rounds_RJK.mean(axis=0)
     mixtures_NK = rng.dirichlet(np.ones(5), 20)
-    found_N = drawn_scores(values_JK, rounds_RJK, mixtures_NK, num_pieces=10**8, rng=rng)
-    np.testing.assert_allclose(found_N, linear_scores(values_JK, mixtures_NK), atol=2e-3)
+    found_N = drawn_gains(values_JK, rounds_RJK, mixtures_NK, num_pieces=10**8, rng=rng)
+    np.testing.assert_allclose(found_N, linear_gains(values_JK, mixtures_NK), atol=2e-3)
 
 
-def test_lookahead_scores_give_every_target_the_same_say():
+def test_lookahead_gains_give_every_target_the_same_say():
     """Deviations from the mean over the spread: (1, 0, -1) sqrt(3 / 2) for falling losses."""
     step = np.sqrt(1.5)
     losses_NJ = np.array([[3.0, 100.0, 7.0], [2.0, 200.0, 7.0], [1.0, 500.0, 7.0]])
     second_N = (800 / 3 - losses_NJ[:, 1]) / losses_NJ[:, 1].std()
     np.testing.assert_allclose(
-        lookahead_scores(losses_NJ, 3), step * np.array([-1, 0, 1]) + second_N
+        lookahead_gains(losses_NJ, 3),
+        np.stack([step * np.array([-1, 0, 1]), second_N, np.zeros(3)], axis=1),
     )
-    np.testing.assert_allclose(lookahead_scores(losses_NJ[:, :1], 3), step * np.array([-1, 0, 1]))
+
+
+def test_the_balanced_objective_is_the_one_that_tikmix_d_maximises():
+    rng = np.random.default_rng(0)
+    values_JK = rng.standard_normal((3, 5)) + 1
+    prices = {"alpha": 0.7, "beta": 1.3, "gamma": 0.4}
+    nowhere_K = np.full(5, 0.2)
+    best_K = solve(values_JK, nowhere_K, **prices)
+    others_NK = [
+        w for w in rng.dirichlet(np.ones(5), 4000) if (values_JK @ (w - nowhere_K) >= 0).all()
+    ]
+    near_NK = [0.99 * best_K + 0.01 * w for w in others_NK]
+    mixtures_NK = np.array([best_K, nowhere_K, *others_NK, *near_NK])
+    worth_N = balanced(linear_gains(values_JK, mixtures_NK), mixtures_NK, **prices)
+    assert len(others_NK) > 20
+    assert worth_N.argmax() == 0
 
 
 def test_losses_that_tell_nothing_are_a_mixer_error():
     with pytest.raises(MixerError, match="are the same for all mixtures"):
-        lookahead_scores(np.ones((3, 2)), 3)
+        lookahead_gains(np.ones((3, 2)), 3)
     with pytest.raises(MixerError, match="each of the 4 mixtures that were asked for; got 3"):
-        lookahead_scores(np.ones((3, 2)), 4)
+        lookahead_gains(np.ones((3, 2)), 4)
 
 
 def test_outliers_on_either_side_are_left_out():

@@ -43,7 +43,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf.mixers._dirichlet_search import Climb, search
-from tikmix_hf.mixers._mixture_scores import drawn_scores, linear_scores, lookahead_scores
+from tikmix_hf.mixers._mixture_scores import (
+    balanced,
+    drawn_gains,
+    linear_gains,
+    lookahead_gains,
+)
 from tikmix_hf.mixers._neighbourhood import Neighbourhood
 from tikmix_hf.mixers._surrogate import FITS, choose, without_outliers
 from tikmix_hf.mixers.base import About, Lookahead, Mixer, check_settings
@@ -54,6 +59,8 @@ Array = NDArray[np.float64]
 
 SCORES = {"influence": 256, "lookahead": 64}
 """How mixtures can be scored, and how many are where `num_mixtures` does not say."""
+OBJECTIVES = ("sum", "balanced")
+"""What is made of the targets' gains."""
 # Candidates whose shares differ by less are one candidate.
 _SAME = 1e-6
 # Purposes of random numbers, so that one more of the one does not change the other.
@@ -90,6 +97,9 @@ class TikMixM(Mixer[MState]):
 
     score: str = "influence"
     """"influence", the paper's, or "lookahead": losses a step ahead."""
+    objective: str = "sum"
+    """"sum" of the targets' gains, the paper's, which ends in a corner of the box; or "balanced",
+    TiKMiX-D's: less what they spread, plus the mixture's entropy."""
     num_mixtures: int | None = None
     """Mixtures that are scored, N. None: 256, as in the paper, for influence and 64 for lookahead,
     where each costs a pass over the targets."""
@@ -118,7 +128,8 @@ class TikMixM(Mixer[MState]):
     """First and last c_t / K of Dirichlet(c_t w), the rounds between spaced by equal factors. A
     share of 1 / K is drawn with a relative spread of about sqrt(K / c_t): 100 % to 3 %."""
     alpha: float = 1.0
-    """Price of spread in TiKMiX-D, which finds the start. 1 in the paper, as the next two."""
+    """Price of spread in TiKMiX-D, which finds the start, and in `objective="balanced"`. 1 in the
+    paper, as the next two."""
     beta: float = 1.0
     """Its reward of normalised influence."""
     gamma: float = 1.0
@@ -128,7 +139,11 @@ class TikMixM(Mixer[MState]):
 
     def __post_init__(self) -> None:
         Mixer.__post_init__(self)
-        for name, choices in (("score", tuple(SCORES)), ("surrogate", ("better", *FITS))):
+        for name, choices in (
+            ("score", tuple(SCORES)),
+            ("objective", OBJECTIVES),
+            ("surrogate", ("better", *FITS)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(choices)}; got {getattr(self, name)!r}."
@@ -241,12 +256,18 @@ class TikMixM(Mixer[MState]):
         rng: np.random.Generator,
     ) -> tuple[Array, tuple[str, ...]]:
         """(N,) what each mixture is worth, more is better, and what to say of it."""
+        notes: tuple[str, ...] = ()
         if self.score == "lookahead":
-            return lookahead_scores(signals.usable("lookahead_losses"), len(mixtures_NK)), ()
-        if signals.rounds is None:
-            note = "a single round of text, so the scores are linear in the mixture"
-            return linear_scores(values_JK, mixtures_NK), (note,)
-        rounds_RJK = signals.usable("rounds")[:, :, near.order_K]
-        return drawn_scores(
-            values_JK, rounds_RJK, mixtures_NK, num_pieces=self.num_pieces, rng=rng
-        ), ()
+            gains_NJ = lookahead_gains(signals.usable("lookahead_losses"), len(mixtures_NK))
+        elif signals.rounds is None:
+            gains_NJ = linear_gains(values_JK, mixtures_NK)
+            notes = ("a single round of text, so gains are linear in the mixture",)
+        else:
+            rounds_RJK = signals.usable("rounds")[:, :, near.order_K]
+            gains_NJ = drawn_gains(
+                values_JK, rounds_RJK, mixtures_NK, num_pieces=self.num_pieces, rng=rng
+            )
+        if self.objective == "sum":
+            return gains_NJ.sum(axis=1), notes
+        prices = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
+        return balanced(gains_NJ, mixtures_NK, **prices), notes
