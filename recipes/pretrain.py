@@ -4,7 +4,8 @@
 
 Any argument of the YAML file can also be given on the command line, which wins; `--mixer static` is
 the control run. The output folder gets `model/`, `schedule.json`, `influence.jsonl`,
-`metrics.json`, `mixture.png`, `influence.png` and `audit.png`.
+`metrics.json`, `mixture.png`, `influence.png` and `audit.png`. With `eval_suites` the trained
+models are scored on suites, which needs the extra `eval`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import run_scores
 import torch
 from arguments import parse
 from rich.console import Console
@@ -53,26 +55,29 @@ def main(argv: list[str]) -> None:
     console = Console(quiet=args.process_index > 0)
     try:
         check(model_args, mixture_args, args)
+        suites = run_scores.suites(data_args)
         tokenizer = load_tokenizer(model_args)
         with args.main_process_first(desc="reading the domains"):
             started = time.perf_counter()
             data = sources.load(data_args, tokenizer, args.seed)
         check_constraints(mixture_args, data.domains)
-    except (ValueError, OSError) as err:
+    except (ValueError, OSError, ImportError) as err:
         raise SystemExit(str(err)) from err
     console.print(describe(data, time.perf_counter() - started))
     runs = {mixture_args.mixer: mixture_args}
     if mixture_args.control and mixture_args.mixer != "static":
         runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)
-    results = {}
+    scorers = run_scores.scorers(suites, data_args, data.domains, progress=not args.disable_tqdm)
+    results, scores = {}, {}
     for label, settings in runs.items():
         folder = Path(str(args.output_dir)) / ("" if settings is mixture_args else label)
         run_args = copy.copy(args)
         run_args.output_dir = str(folder)
         console.rule(f"{label}: {run_args.max_steps} steps")
-        results[label] = train(model_args, settings, run_args, data)
+        model, results[label] = train(model_args, settings, run_args, data)
+        scores[label] = [scorer.score(model, data.tokenizer) for scorer in scorers]
     if args.process_index == 0:
-        report(Path(str(args.output_dir)), data, results, console)
+        report(Path(str(args.output_dir)), data, results, scores, console)
 
 
 def check(
@@ -143,8 +148,8 @@ def train(
     mixture_args: MixtureArguments,
     args: TrainingArguments,
     data: sources.Sources,
-) -> dict[str, Any]:
-    """Makes one run in `args.output_dir`, and returns its losses and costs."""
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Makes one run in `args.output_dir`; returns the model, and its losses and costs."""
     set_seed(args.seed)
     model = make_model(model_args, data.tokenizer)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -181,7 +186,7 @@ def train(
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(str(args.output_dir)) / "model"))
     losses = {name: mean_loss(model, rows, args) for name, rows in data.evals.items()}
-    return {
+    return model, {
         "losses": losses,
         "mean_loss": sum(losses.values()) / len(losses),
         "seconds": outcome.metrics["train_runtime"],

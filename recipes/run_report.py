@@ -1,7 +1,8 @@
 """What a recipe leaves and prints at the end of its runs.
 
-In: the folder of a run, what it read, its results by label. Out: `metrics.json`, pictures, and
-tables on the screen: mixtures, losses on the targets, what measuring cost and how well it foretold.
+In: the folder of a run, what it read, its results and scores by label. Out: `metrics.json`,
+pictures, and tables on the screen: mixtures, losses on the targets, scores on suites, what
+measuring cost and how well it foretold.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import run_scores
 from rich.console import Console
 from rich.table import Table
 
@@ -33,12 +35,21 @@ def describe(data: Sources, seconds: float) -> Table:
     return table
 
 
-def report(folder: Path, data: Sources, results: dict[str, Any], console: Console) -> None:
+def report(
+    folder: Path,
+    data: Sources,
+    results: dict[str, Any],
+    scores: run_scores.Scores,
+    console: Console,
+) -> None:
     """Writes metrics and pictures, and prints what changed and what it cost."""
     records = (
         read_records(folder / "influence.jsonl") if (folder / "influence.jsonl").exists() else []
     )
-    write_json(folder / "metrics.json", {"runs": results, "num_updates": len(records)})
+    write_json(
+        folder / "metrics.json",
+        {"runs": results, "num_updates": len(records), **run_scores.record(scores)},
+    )
     schedule = MixtureSchedule.load(folder / "schedule.json")
     main_run = next(iter(results.values()))
     plots.plot_mixture(
@@ -63,7 +74,7 @@ def report(folder: Path, data: Sources, results: dict[str, Any], console: Consol
         # The control comes first: the picture shows how far the others are from it.
         losses = {label: results[label]["losses"] for label in reversed(results)}
         plots.plot_target_losses(losses, folder / "losses.png")
-    for table in (_mixtures(schedule, data), _losses(results)):
+    for table in (_mixtures(schedule, data), _losses(results), *run_scores.tables(scores)):
         console.print(table)
     console.print(_costs(records, results, folder))
 

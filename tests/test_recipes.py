@@ -144,11 +144,16 @@ def test_the_quickstart_runs_at_a_tiny_size_and_as_its_own_control(tmp_path):
     small = ["--max_steps", "3", "--per_device_train_batch_size", "2", "--num_rows", "2"]
     small += ["--num_rounds", "1"]
     small += ["--eval_rows", "4", "--every_steps", "1", "--cache_dir", str(tmp_path / "cache")]
+    few = "tasks: [{task: words, kind: cloze, metric: acc, limit: 10}]"
+    (tmp_path / "few.yaml").write_text(few)
+    small += ["--eval_suites", str(tmp_path / "few.yaml")]
     options = ["--config", "recipes/quickstart.yaml", *small]
     done = launch(*options, "--output_dir", str(tmp_path / "a"), HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["num_updates"] == 1
+    for run in metrics["scores"].values():
+        assert run["few"]["words"]["num_questions"] == 10 * len(run["few"]["words"]["subsets"]) > 50
     done = launch(*options, "--output_dir", str(tmp_path / "b"), "--mixer", "static")
     assert done.returncode == 0, done.stderr[-3000:]
     alone = json.loads((tmp_path / "b" / "metrics.json").read_text())["runs"]
@@ -192,6 +197,8 @@ def test_the_quickstart_makes_four_updates():
         ({"observe": "maybe"}, "`observe` in .* must be of type bool; got 'maybe'"),
         ({"num_rows": True}, "`num_rows` in .* must be of type int; got True"),
         ({"mixer": ["tikmix_d"]}, "`mixer` in .* must be of type str"),
+        ({"benchmarks_dir": 1}, "`benchmarks_dir` in .* must be of type str; got 1"),
+        ({"eval_suites": "quick"}, r"type list; got 'quick'. Write `eval_suites: \[quick\]`"),
     ],
     ids=str,
 )
@@ -251,6 +258,9 @@ def test_the_mixture_may_be_the_file_of_a_schedule(tmp_path):
         ({"noise_guard": float("nan")}, "`noise_guard` must be finite and not negative; got nan"),
         ({"model_config": {"hidden_size": 16}}, "`model_name_or_path` or `model_config` must be"),
         ({"max_steps": 0}, "`max_steps` must be set"),
+        ({"eval_suites": ["ofline"]}, "`eval_suites`: .* no 'ofline'. Did you mean 'offline'"),
+        ({"eval_suites": ["quick", "quick"]}, "name each suite once; got quick, quick"),
+        ({"benchmarks_dir": "nowhere"}, "`benchmarks_dir` must be a folder; got 'nowhere'"),
     ],
     ids=str,
 )

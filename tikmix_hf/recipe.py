@@ -57,6 +57,12 @@ class DataArguments:
     """Vocabulary of the tokenizer that is trained on the embedded corpus."""
     cache_dir: str | None = None
     """Folder for the tokenised embedded corpus; None takes the Hugging Face cache."""
+    eval_suites: list[str] | None = None
+    """Suites that the trained models are scored on: names, such as `offline`, or YAML files. They
+    need the extra `eval`."""
+    benchmarks_dir: str | None = None
+    """Folder with the rows of the suites' benchmarks, such as `arc_easy/test.jsonl.gz`; None asks
+    the Hub. Where no suite has a benchmark, the two ARC tasks of `quick` are asked from it too."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -240,6 +246,8 @@ def _check(path: Path, key: str, value: Any, hint: Any) -> None:
     if isinstance(value, str) and float in kinds and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         mantissa, exponent = re.split("[eE]", value)
         mend = f" YAML reads that as text: write `{key}: {mantissa}.0e{exponent}`."
+    elif isinstance(value, str) and list in kinds:
+        mend = f" Write `{key}: [{value}]`."
     elif isinstance(value, str) and re.fullmatch(r"\d+", value):
         mend = f" Write `{key}: {value}` without quotes."
     raise ValueError(f"`{key}` in {path} must be of type {names}; got {value!r}.{mend}")
