@@ -84,5 +84,5 @@ def test_the_check_fails_where_a_result_is_missing(tmp_path, monkeypatch):
     results_page.main()
     page = (tmp_path / "RESULTS.md").read_text("utf-8")
     (tmp_path / "RESULTS.md").write_text(page.replace("Tau", "tau", 1))
-    with pytest.raises(SystemExit, match="Run python eval/results_page.py"):
+    with pytest.raises(SystemExit, match=r"Run python eval/results_page\.py"):
         results_page.main()

@@ -31,7 +31,7 @@ from fidelity_scores import pearson, spearman
 from reproduce import scored, trained, verdict
 from reproduce.study import Finding, Record, Setting, Study, main
 from tikmix_hf import figures
-from tikmix_hf.mixers._mixture_scores import linear_scores
+from tikmix_hf.mixers._mixture_scores import linear_gains
 
 # J targets, K domains, M mixtures, S seeds.
 
@@ -77,11 +77,10 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         [records[f"mixture{m}-{seed}"] for seed in setting.seeds] for m in range(setting.mixtures)
     ]
     mixtures_MK = np.array([own[0]["mixture"] for own in runs])
-    influence_SM = np.array([linear_scores(v_JK, mixtures_MK) for v_JK in values_SJK])
+    influence_SM = np.array([linear_gains(v_JK, mixtures_MK).sum(axis=1) for v_JK in values_SJK])
     total_M = influence_SM.mean(axis=0)
     score_MS = np.array([[-scored.mean_bits(run["scores"]) for run in own] for own in runs])
     found = verdict.of_correlation(pearson(total_M, score_MS.mean(axis=1)), setting.mixtures)
-    agree = reliability(score_MS)
     inside = "inside" if found.low <= PAPER <= found.high else "outside"
     return Finding(
         title=f"Total influence of {setting.mixtures} mixtures against downstream scores",
@@ -98,10 +97,8 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         f"{len(setting.seeds)} seeds; {setting.limit} questions of each benchmark, "
         f"{setting.steps} steps, S from {setting.rows} rows. Intervals over mixtures (Fisher's z). "
         "Rows without bits per byte as score: `accuracy` is at chance for models of this size, and "
-        "`text` is the judged text of a target. The scores of another set of as many seeds would "
-        f"correlate with these by {agree:.3f} (Spearman-Brown), so that a prediction without any "
-        f"error would reach {np.sqrt(max(agree, 0)):.3f}. Influence of single seeds agrees by "
-        f"{_agreement(influence_SM):.3f} over mixtures.",
+        "`text` is the judged text of a target."
+        + (noise(score_MS, influence_SM) if len(setting.seeds) > 1 else ""),
         draw=lambda path: draw(total_M, score_MS, path),
     )
 
@@ -140,6 +137,17 @@ def _value(scores: Mapping[str, float], key: str | None) -> float:
     return float(np.mean(list(scores.values()))) if key is None else scores[key]
 
 
+def noise(score_MS: np.ndarray, influence_SM: np.ndarray) -> str:
+    """What seeds leave to be predicted, in words."""
+    agree = reliability(score_MS)
+    return (
+        f" The scores of another set of as many seeds would correlate with these by {agree:.3f} "
+        "(Spearman-Brown), so that a prediction without any error would reach "
+        f"{np.sqrt(max(agree, 0)):.3f}. Influence of single seeds agrees by "
+        f"{_agreement(influence_SM):.3f} over mixtures."
+    )
+
+
 def reliability(score_MS: np.ndarray) -> float:
     """Correlation of the mean over these seeds with that over as many others.
 
@@ -150,9 +158,9 @@ def reliability(score_MS: np.ndarray) -> float:
 
 
 def _agreement(values_SM: np.ndarray) -> float:
-    """Mean correlation of pairs of seeds; NaN for a single one."""
+    """Mean correlation of pairs of seeds, two at least."""
     pairs = np.triu_indices(len(values_SM), k=1)
-    return float(np.corrcoef(values_SM)[pairs].mean()) if len(values_SM) > 1 else float("nan")
+    return float(np.corrcoef(values_SM)[pairs].mean())
 
 
 def draw(total_M: np.ndarray, score_MS: np.ndarray, path: Path) -> None:

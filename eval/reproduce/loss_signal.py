@@ -147,8 +147,7 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
             claim="TiKMiX-D trains a better model from influence than from losses read from "
             f"{FACTOR} times the tokens (bits per byte of right answers are lower).",
             paper="45.5 (0.1B tokens) against 44.3 (5B) and 44.1 (10B), average score",
-            ours=f"{found.value:+.4f} bits per byte, 95 % interval {found.low:+.4f} ... "
-            f"{found.high:+.4f}, {len(setting.seeds)} seeds",
+            ours=f"{found.signed} bits per byte, {len(setting.seeds)} seeds",
             held=verdict.held(found, 0.0, above=False),
         ),
         rows=[row(records, setting, *pair) for pair in pairs],
@@ -176,13 +175,9 @@ def row(records: Mapping[str, Record], setting: Setting, first: str, second: str
             for a, b in zip(one, other, strict=True)
         ],
     }
-    cells = {}
-    for name, gap in gaps.items():
-        found = verdict.of_mean(gap)
-        cells[name] = f"{found.value:+.4f} ({found.low:+.4f} ... {found.high:+.4f})"
     return {
         "first less second": f"{first} less {second}",
-        **cells,
+        **{name: verdict.of_mean(gap).signed for name, gap in gaps.items()},
         "by seed": " ".join(f"{gap:+.4f}" for gap in gaps["bits per byte"]),
         "accuracies": None
         if not one[0][scored.ACCURACY]

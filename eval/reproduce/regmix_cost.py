@@ -22,7 +22,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of the programs beside this folder
 
-import numpy as np
 import provenance
 from arena_statistics import Record, Runs, group, paired
 from report_arena import read_lines
@@ -82,7 +81,7 @@ def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> 
                     "seeds": len(gaps),
                     "cost of choosing (95 % interval)": str(ratio),
                     "by seed": " ".join(f"{value:.4f}" for value in ratios),
-                    "bits per byte less RegMix's (95 % interval)": _signed(gap),
+                    "bits per byte less RegMix's (95 % interval)": gap.signed,
                     "loss by seed": " ".join(f"{value:+.4f}" for value in gaps),
                     "cheaper": parts[0],
                     "better": parts[1],
@@ -98,7 +97,7 @@ def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> 
             f"model it trains is better ({parts[1]}).",
             paper=f"{PAPER_RATIO} of the FLOPs; average score 45.5 to 43.9",
             ours="; ".join(
-                f"{own[0]}: {own[1]} of the FLOPs, {_signed(own[2])} bits per byte"
+                f"{own[0]}: {own[1]} of the FLOPs, {own[2].signed} bits per byte"
                 for own in found[: len(entries)]
             ),
             held=verdict.together(parts),
@@ -109,12 +108,6 @@ def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> 
         "t); negative: lower than RegMix's.",
         draw=lambda path: draw([(own[0], own[2], own[4]) for own in found], other, path),
     )
-
-
-def _signed(gap: verdict.Interval) -> str:
-    if np.isnan(gap.low):
-        return f"{gap.value:+.4f} (no interval)"
-    return f"{gap.value:+.4f} ({gap.low:+.4f} ... {gap.high:+.4f})"
 
 
 def draw(

@@ -32,6 +32,13 @@ class Interval(NamedTuple):
             return f"{self.value:.3f} (no interval)"
         return f"{self.value:.3f} ({self.low:.3f} ... {self.high:.3f})"
 
+    @property
+    def signed(self) -> str:
+        """With signs and four digits, for differences."""
+        if math.isnan(self.low):
+            return f"{self.value:+.4f} (no interval)"
+        return f"{self.value:+.4f} ({self.low:+.4f} ... {self.high:+.4f})"
+
 
 class Verdict(NamedTuple):
     """A reproduction's last line."""
