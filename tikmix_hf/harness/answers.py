@@ -8,6 +8,7 @@ of them is right, and from those bits per byte and normalised accuracy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,8 +28,18 @@ class Answer(NamedTuple):
     """UTF-8 bytes that each log-likelihood is for, the space before the choice among them."""
     characters_C: list[int]
     """Characters of each choice without that space, which lm-eval normalises by."""
-    gold: int
-    """Which is right; of several, the most likely one."""
+    right: tuple[int, ...]
+    """Which of them are right; mostly one."""
+
+    @property
+    def gold(self) -> int:
+        """The right choice that is the most likely."""
+        return max(self.right, key=lambda one: self.nats_C[one])
+
+    @property
+    def gold_by_character(self) -> int:
+        """The right choice that is the most likely for its length: any of several is right."""
+        return max(self.right, key=lambda one: self.nats_C[one] / max(self.characters_C[one], 1))
 
 
 def multiple_choice(task: ConfigurableTask, samples: Sequence[Sample]) -> Iterable[Answer]:
@@ -46,8 +57,18 @@ def multiple_choice(task: ConfigurableTask, samples: Sequence[Sample]) -> Iterab
             nats_C=nats_C,
             bytes_C=[len(args[1].encode()) for args in sample["arguments"][: len(choices)]],
             characters_C=[len(choice) for choice in choices],
-            gold=max(known, key=lambda one: nats_C[one]),
+            right=tuple(known),
         )
+
+
+def bits_per_byte(sample: Sample) -> float | None:
+    """Of a logged question's right choice; None where no single choice is known to be right."""
+    right, arguments = sample["target"], sample["arguments"]
+    is_choice = isinstance(right, int) and 0 <= right < len(arguments) > 1
+    if not is_choice or len(arguments) != len(sample["filtered_resps"]):
+        return None
+    nats, _ = sample["filtered_resps"][right]
+    return -float(nats) / math.log(2) / len(arguments[right][1].encode())
 
 
 def scores(answers: Sequence[Answer]) -> tuple[dict[str, float], dict[str, float]]:
@@ -59,7 +80,7 @@ def scores(answers: Sequence[Answer]) -> tuple[dict[str, float], dict[str, float
     normalised = NormalizedAccuracy(keep_in_memory=True).compute(
         log_likelihoods=[answer.nats_C for answer in answers],
         num_characters=[answer.characters_C for answer in answers],
-        gold=[answer.gold for answer in answers],
+        gold=[answer.gold_by_character for answer in answers],
     )
     assert bits is not None, "this process computes them"
     assert normalised is not None, "this process computes them"

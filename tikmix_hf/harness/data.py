@@ -106,8 +106,10 @@ def _parts(path: Path, split: str) -> tuple[str, ...]:
 def _read(path: Path) -> datasets.Dataset:
     try:
         read = datasets.load_dataset("json", data_files=str(path), split="train")
-    except DatasetGenerationError as err:
-        raise ValueError(f"{path} must be JSON lines; {err.__cause__ or err}.") from err
+    # `datasets` says StopIteration of an empty file, and EOFError of half a compressed one.
+    except (DatasetGenerationError, EOFError, StopIteration) as err:
+        reason = " ".join(str(err.__cause__ or err).split()) or "it is empty"
+        raise ValueError(f"{path} must be JSON lines; {reason}.") from err
     assert isinstance(read, datasets.Dataset)
     return read
 

@@ -80,10 +80,15 @@ class NormalizedAccuracy(evaluate.Metric):
         num_characters: Sequence[Sequence[int]],
         gold: Sequence[int],
     ) -> dict[str, float]:
-        hits_N = [
-            int(np.argmax(np.asarray(nats_C) / np.asarray(lengths_C)) == right)
-            for nats_C, lengths_C, right in zip(log_likelihoods, num_characters, gold, strict=True)
-        ]
+        with np.errstate(
+            divide="ignore"
+        ):  # an empty choice is as unlikely as can be, as in lm-eval
+            hits_N = [
+                int(np.argmax(np.divide(nats_C, lengths_C)) == right)
+                for nats_C, lengths_C, right in zip(
+                    log_likelihoods, num_characters, gold, strict=True
+                )
+            ]
         return _mean("acc_norm", np.asarray(hits_N, dtype=np.float64))
 
 

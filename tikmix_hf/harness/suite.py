@@ -44,13 +44,20 @@ class SuiteTask:
     fewshot_split: str | None = None
     """Split that they are drawn from; None: lm-eval's own choice."""
     limit: int | None = None
-    """Questions asked, the first ones; None: the suite's."""
+    """Questions asked, the first ones of each subset; None: the suite's."""
+    group: str | None = None
+    """Tasks of one group have an average of their own, such as those in domain."""
     folder: str | None = None
     """Below the data folder: where SPLIT.jsonl[.gz] lie; None: named like the task."""
     subset_column: str | None = None
     """Column that tells which of the folder's rows belong to which of lm-eval's subsets."""
+    answer: str | None = None
+    """Template of the answer that stands for several right ones where the task becomes a target,
+    such as `{{answer.value}}`; None: the first that lm-eval lists."""
 
     def __post_init__(self) -> None:
+        for name in _TEXTS:
+            self._check_text(name)
         if self.kind not in (BENCHMARK, *OFFLINE):
             raise ValueError(
                 f"`kind` must be one of {', '.join((BENCHMARK, *OFFLINE))}; got {self.kind!r}."
@@ -58,10 +65,23 @@ class SuiteTask:
         check_count("num_fewshot", self.num_fewshot, least=0)
         if self.limit is not None:
             check_count("limit", self.limit)
-        for name in ("folder", "lm_eval"):
-            path = getattr(self, name)
-            if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
-                raise ValueError(f"`{name}` must stay below its folder; got {path!r}.")
+
+    def _check_text(self, name: str) -> None:
+        """YAML makes numbers and lists of what was not meant so."""
+        value, is_path = getattr(self, name), name in _PATHS
+        if value is None and name not in ("task", "metric", "kind"):
+            return
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"`{name}` must be a text; got {value!r}.")
+        if is_path and (Path(value).is_absolute() or ".." in Path(value).parts):
+            raise ValueError(f"`{name}` must stay below its folder; got {value!r}.")
+
+
+_TEXTS = (
+    *("task", "metric", "kind", "lm_eval", "fewshot_split", "group", "folder", "subset_column"),
+    "answer",
+)
+_PATHS = ("task", "lm_eval", "folder")  # a task's name is its folder's unless `folder` is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
