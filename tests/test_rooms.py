@@ -37,7 +37,7 @@ KNOWS = {
     "collate": {"ready_batch"},
     "harness": {
         *("checks", "dataset", "distributed", "domains", "files", "harness", "reporters"),
-        *("rows", "schedule", "signals"),
+        *("rows", "schedule", "signals", "trainer_checks"),
     },
     "ready_batch": set(),
     "updates": {

@@ -24,9 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 class Reporters:
-    """The trackers that `args.report_to` names, made on first use."""
+    """The trackers that `args.report_to` names, made on first use.
 
-    def __init__(self) -> None:
+    Args:
+        what: the numbers are, for the warning.
+        where: they are written in any case.
+    """
+
+    def __init__(
+        self, what: str = "the mixture and influence", where: str = "influence.jsonl"
+    ) -> None:
+        self._what, self._where = what, where
         self._callbacks: list[TrainerCallback] | None = None
 
     def log(
@@ -39,9 +47,14 @@ class Reporters:
     ) -> None:
         """Gives numbers to all trackers, at the state's step; call it on every rank."""
         if self._callbacks is None:
-            self._callbacks = [_make(kind, args) for kind in _kinds(args)]
+            self._callbacks = [_make(kind, args) for kind in self._kinds(args)]
+        # The trackers' own rule: "eval_" becomes "eval/", all else is put below "train/".
+        logs = {
+            f"eval_{name[5:]}" if name.startswith("eval/") else name: value
+            for name, value in scalars.items()
+        }
         for callback in self._callbacks:
-            callback.on_log(args, state, control, logs=dict(scalars), model=model)
+            callback.on_log(args, state, control, logs=dict(logs), model=model)
 
     def close(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Closes TensorBoard's file; other runs are the Trainer's to close."""
@@ -50,15 +63,14 @@ class Reporters:
                 callback.on_train_end(args, state, control)
         self._callbacks = None
 
-
-def _kinds(args: TrainingArguments) -> list[type[TrainerCallback]]:
-    asked_for: list[Any] = list(get_reporting_integration_callbacks(args.report_to))
-    known: list[Any] = [k for k in asked_for if k in (TensorBoardCallback, WandbCallback)]
-    if others := sorted(kind.__name__ for kind in asked_for if kind not in known):
-        logger.warning(
-            "%s cannot be given the mixture and influence; they are in influence.jsonl.", others
-        )
-    return known
+    def _kinds(self, args: TrainingArguments) -> list[type[TrainerCallback]]:
+        asked_for: list[Any] = list(get_reporting_integration_callbacks(args.report_to))
+        known: list[Any] = [k for k in asked_for if k in (TensorBoardCallback, WandbCallback)]
+        if others := sorted(kind.__name__ for kind in asked_for if kind not in known):
+            logger.warning(
+                "%s cannot be given %s; they are in %s.", others, self._what, self._where
+            )
+        return known
 
 
 def _make(kind: type[TrainerCallback], args: TrainingArguments) -> TrainerCallback:

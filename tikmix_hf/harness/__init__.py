@@ -10,13 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tikmix_hf.harness.callback import EvalCallback
     from tikmix_hf.harness.scores import SuiteScores, TaskScores
-    from tikmix_hf.harness.scoring import evaluate
+    from tikmix_hf.harness.scoring import Harness, evaluate
     from tikmix_hf.harness.suite import Suite, SuiteTask
 
-__all__ = ["Suite", "SuiteScores", "SuiteTask", "TaskScores", "evaluate"]
+__all__ = [
+    "EvalCallback",
+    "Harness",
+    "Suite",
+    "SuiteScores",
+    "SuiteTask",
+    "TaskScores",
+    "evaluate",
+]
 
 _ROOMS = {
+    "EvalCallback": "callback",
+    "Harness": "scoring",
     "Suite": "suite",
     "SuiteScores": "scores",
     "SuiteTask": "suite",

@@ -8,14 +8,19 @@ log-likelihood, which depend on what else was in its batch.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import datasets
 import torch
+from huggingface_hub import utils as hub
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,6 +32,8 @@ AUTO_ON_CPU = 16
 """Requests of a batch where no device's memory is to be filled, or ranks must stay in step."""
 
 Answer = TypeVar("Answer")
+# A file that is no JSON is told of twice: by datasets in a log of its own, and by its error.
+_LEVELS = {"lm_eval": logging.ERROR, "datasets.packaged_modules.json.json": logging.CRITICAL}
 
 
 class LiveModel(HFLM):
@@ -37,7 +44,7 @@ class LiveModel(HFLM):
         tokenizer: its own; it is copied, since lm-eval gives it a padding token.
         batch_size: requests of a batch; "auto" fills the memory of a single GPU and is 16
             elsewhere.
-        progress: show lm-eval's bars.
+        on_answer: called after each answer of this rank. lm-eval's own bars are never shown.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class LiveModel(HFLM):
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch_size: int | str = AUTO,
-        progress: bool = True,
+        on_answer: Callable[[], Any] | None = None,
     ) -> None:
         ranks = distributed.world_size()
         if batch_size == AUTO and (ranks > 1 or model.device.type == "cpu"):
@@ -61,7 +68,8 @@ class LiveModel(HFLM):
             "logits_cache": ranks == 1,
         }
         super().__init__(**settings)
-        self.progress = progress
+        if on_answer is not None:
+            self.set_cache_hook(_Heard(on_answer))
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -79,6 +87,12 @@ class LiveModel(HFLM):
         """Greedy continuations."""
         return self._shared(super().generate_until, requests)
 
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        # lm-eval shows a bar for each batch of whole texts, whatever it was told.
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+
     def _shared(
         self, answer: Callable[..., list[Answer]], requests: list[Instance]
     ) -> list[Answer]:
@@ -87,11 +101,23 @@ class LiveModel(HFLM):
         mine = requests[rank::ranks]
         # As many everywhere: the forward passes of a sharded model are collective.
         mine += requests[-1:] * (-(-len(requests) // ranks) - len(mine))
-        is_quiet = not self.progress or rank > 0
-        with distributed.FailTogether():
-            answers = answer(mine, disable_tqdm=is_quiet)
+        # lm-eval prints which batch size it found.
+        with distributed.FailTogether(), contextlib.redirect_stdout(io.StringIO()):
+            answers = answer(mine, disable_tqdm=True)
         parts = distributed.gather(answers)
         return [parts[n % ranks][n // ranks] for n in range(len(requests))]
+
+
+class _Heard(CacheHook):
+    """Where lm-eval tells of every answer, for a cache of them; here they are only counted."""
+
+    def __init__(self, on_answer: Callable[[], Any]) -> None:
+        super().__init__(None)
+        self._on_answer = on_answer
+
+    def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        """Hears of one."""
+        self._on_answer()
 
 
 @contextmanager
@@ -99,12 +125,13 @@ def without_trace(model: PreTrainedModel) -> Iterator[None]:
     """Inside, a model may be asked whatever lm-eval asks; afterwards training finds it as it was.
 
     Beyond `undisturbed` (random states, gradients, modes) the key-value cache's switch and the
-    generation settings come back.
+    generation settings, the very object, come back.
     """
     use_cache = model.config.use_cache if "use_cache" in model.config.to_dict() else None
-    generation = copy.deepcopy(model.generation_config)
+    generation = model.generation_config
     with undisturbed(model), torch.no_grad():
         try:
+            model.generation_config = copy.deepcopy(generation)
             yield
         finally:
             if use_cache is not None:
@@ -114,11 +141,17 @@ def without_trace(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's log of every task, and its advice on live models, which `_shared` takes."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    """Without the bars of those who read rows, lm-eval's log of every task, and its advice.
+
+    Its advice is on live models, whose work `LiveModel` shares.
+    """
+    with contextlib.ExitStack() as afterwards:
+        for name, level in _LEVELS.items():
+            logger = logging.getLogger(name)
+            afterwards.callback(logger.setLevel, logger.level)
+            logger.setLevel(level)
+        for reader in (datasets, hub):
+            if not reader.are_progress_bars_disabled():
+                afterwards.callback(reader.enable_progress_bars)
+                reader.disable_progress_bars()
         yield
-    finally:
-        logger.setLevel(level)

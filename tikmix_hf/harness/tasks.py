@@ -20,10 +20,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from tikmix_hf.harness.data import Benchmark, hub_error, read_folder
+from tikmix_hf.harness.questions import FEWSHOT_SEED, CheckedTask, rows_named
 from tikmix_hf.harness.suite import SuiteTask
 
-FEWSHOT_SEED = 1234
-"""lm-eval's own, so that the solved examples are those of its command line."""
 _NOT_TASK_CONFIG = ("tag", "group", "task_list")
 
 
@@ -36,7 +35,7 @@ class Prepared(NamedTuple):
     """Split to file, if the rows came from a folder."""
 
 
-class GivenRowsTask(ConfigurableTask):
+class GivenRowsTask(CheckedTask):
     """A task of lm-eval's that reads rows it is given instead of downloading them."""
 
     def __init__(self, config: dict[str, Any], splits: Mapping[str, datasets.Dataset]) -> None:
@@ -98,11 +97,13 @@ def _make(
         config["fewshot_split"] = task.fewshot_split
     if rows is None:
         try:
-            made = ConfigurableTask(config=config)
+            made = CheckedTask(config=config)
         except (ConnectionError, OfflineModeIsEnabled, DatasetNotFoundError) as err:
             raise hub_error(err, config, folder) from err
     else:
-        made = GivenRowsTask(_without_missing_splits(config, rows), rows.splits)
+        kept = _without_missing_splits(config, rows)
+        with rows_named(config["task"], rows.files):
+            made = GivenRowsTask(kept, rows.splits)
     made.set_fewshot_seed(seed=FEWSHOT_SEED)
     return made
 

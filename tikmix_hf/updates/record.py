@@ -7,7 +7,6 @@ for TensorBoard, W&B and their kin, and the line that a person reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.files import write_text
+from tikmix_hf.files import drop_records_after as drop_records_after
+from tikmix_hf.files import read_records as read_records
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.updates.audit import Comparison
@@ -188,33 +188,6 @@ def append_record(path: Path, record: UpdateRecord) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_dict(), allow_nan=False) + "\n")
-
-
-def drop_records_after(path: Path, step: int) -> None:
-    """Takes back the lines of updates after `step`, which a resumed run makes anew.
-
-    A run that starts at step 0 takes back none: another run's file is set aside.
-    """
-    if not path.is_file():
-        return
-    if step == 0:
-        path.replace(path.with_name(f"previous-{path.name}"))
-        return
-    kept: list[str] = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            is_kept = json.loads(line)["step"] <= step
-        except json.JSONDecodeError:  # the last line of a killed run
-            is_kept = False
-        if is_kept:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
-
-
-def read_records(path: str | Path) -> Sequence[dict[str, Any]]:
-    """Reads the updates of a run from its `influence.jsonl`, but for a line a kill cut short."""
-    lines = Path(path).read_text("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def _shares(values_K: NDArray[Any]) -> NDArray[np.float64]:
