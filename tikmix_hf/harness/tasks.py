@@ -95,6 +95,7 @@ def _make(
     config["num_fewshot"] = task.num_fewshot
     if task.fewshot_split is not None:
         config["fewshot_split"] = task.fewshot_split
+    _keep_asked_question_out(config)
     if rows is None:
         try:
             made = CheckedTask(config=config)
@@ -108,20 +109,46 @@ def _make(
     return made
 
 
+def scored_split(config: Mapping[str, Any]) -> str:
+    """The split whose questions lm-eval asks: test, or validation where there is no test.
+
+    Raises:
+        ValueError: the task has neither.
+    """
+    split = config.get("test_split") or config.get("validation_split")
+    if split is None:
+        raise ValueError(f"{config['task']} must have a test or validation split; it has neither.")
+    return split
+
+
+def _keep_asked_question_out(config: dict[str, Any]) -> None:
+    """Keeps a question from being among its own solved examples.
+
+    lm-eval sees to that only where it knows the scored split as `test_split` and as
+    `fewshot_split`.
+    """
+    scored = scored_split(config)
+    others = ("fewshot_split", "fewshot_config", "training_split", "validation_split")
+    if config["num_fewshot"] and not any(config.get(key) for key in others):
+        config["fewshot_split"] = scored
+    if config.get("fewshot_split") == scored:
+        config["test_split"] = scored
+
+
 def _without_missing_splits(config: dict[str, Any], rows: Benchmark) -> dict[str, Any]:
     """Leaves out the splits that a folder does not have, if nothing depends on them."""
     kept = dict(config)
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if kept.get(key) is not None and kept[key] not in rows.splits:
             kept[key] = None
-    asked = [config[key] for key in ("test_split", "validation_split") if config.get(key)]
-    if asked[0] not in rows.splits:
+    scored = scored_split(config)
+    if scored not in rows.splits:
         raise FileNotFoundError(
-            f"{config['task']} is scored on the split {asked[0]}; the data folder has only "
-            f"{', '.join(rows.files.values())}. Add {asked[0]}.jsonl beside them."
+            f"{config['task']} is scored on the split {scored}; the data folder has only "
+            f"{', '.join(rows.files.values())}. Add {scored}.jsonl beside them."
         )
     if config["num_fewshot"]:
-        wanted = config.get("fewshot_split") or config.get("training_split") or asked[0]
+        wanted = config.get("fewshot_split") or config.get("training_split") or scored
         if wanted not in rows.splits:
             raise FileNotFoundError(
                 f"{config['task']} takes its {config['num_fewshot']} solved examples from the "
