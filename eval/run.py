@@ -1,0 +1,258 @@
+"""A checkpoint's scores on a suite: JSON and Markdown, with all that one needs to get them again.
+
+    python eval/run.py CHECKPOINT --suite quick --data-dir DIR
+    torchrun --nproc_per_node 2 eval/run.py CHECKPOINT --suite paper --samples samples.jsonl
+
+In: a folder or a name on the Hub, with the tokenizer beside it. Out: `NAME_SUITE.json` and `.md` in
+eval/results or `--output`; on request each question as a line of JSON. Ranks share the questions,
+rank 0 writes. The exit status is 1 if a task failed (the others' scores are written), and 2 if
+nothing could be asked or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from provenance import PACKAGES, RESULTS, provenance
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from tikmix_hf import distributed, files
+from tikmix_hf.harness import Harness, Suite, SuiteScores
+from tikmix_hf.harness.answers import bits_per_byte
+from tikmix_hf.harness.questions import FEWSHOT_SEED
+
+ALL = "all"
+# What must be the same for a result to be replaced by a later one.
+_IDENTITY = ("model", "suite", "limit", "asked")
+# Transformers writes them by itself; they say nothing of the model.
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Scores, writes, and returns the exit status."""
+    args = _parser().parse_args(words)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    try:
+        with distributed.FailTogether():
+            harness = _harness(args)
+            model, tokenizer = _load(args.checkpoint)
+            record = _settings(args, harness.suite, model)
+            place = _place(args, harness.suite)
+            _refuse_to_overwrite(args, place, record)
+    except (OSError, ValueError, distributed.OtherRankFailed) as err:
+        return _stop(str(err))
+    scores = harness.score(model.to(state.device), tokenizer)  # pyright: ignore[reportArgumentType]
+    try:
+        with distributed.FailTogether():
+            if distributed.rank() == 0:
+                _write(args, place, record, scores)
+    except (OSError, distributed.OtherRankFailed) as err:
+        return _stop(f"the scores could not be written: {err}")
+    for task, reason in scores.failures.items():
+        _stop(f"{task} failed: {reason}")
+    state.destroy_process_group()
+    return 1 if scores.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Scores a checkpoint on a suite of benchmarks.",
+        epilog="Example: python eval/run.py runs/quickstart/dynamic --suite quick --data-dir data",
+    )
+    parser.add_argument("checkpoint", help="folder or Hub name of model and tokenizer")
+    parser.add_argument("--suite", default="quick", help="name or YAML file")
+    parser.add_argument("--data-dir", help="folder with the benchmarks' rows; else the Hub's")
+    parser.add_argument("--tasks", nargs="+", help="some of the suite's; else all")
+    parser.add_argument("--limit", type=int, help="questions of each task; else the suite's")
+    parser.add_argument("--batch-size", default="auto", help="requests of a forward pass")
+    parser.add_argument("--samples", type=Path, help="JSON lines to write, one a question")
+    parser.add_argument("--name", help="of the result; else the checkpoint's")
+    parser.add_argument("--seed", type=int, help="that the checkpoint was trained with, to note")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--force", action="store_true", help="overwrite another result")
+    return parser
+
+
+def _harness(args: argparse.Namespace) -> Harness:
+    suite = Suite.load(args.suite)
+    batch_size = args.batch_size
+    if batch_size != "auto":
+        if not batch_size.isdecimal() or int(batch_size) < 1:
+            raise ValueError(f"`--batch-size` must be auto or 1 or more; got {batch_size!r}.")
+        batch_size = int(batch_size)
+    return Harness(
+        suite if args.tasks is None else suite.only(args.tasks),
+        data_dir=args.data_dir,
+        limit=args.limit,
+        batch_size=batch_size,
+        keep_samples=args.samples is not None,
+    )
+
+
+def _load(checkpoint: str) -> tuple[PreTrainedModel, Any]:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto")
+        return model.eval(), AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError) as err:
+        reason = " ".join(str(err).split())
+        raise ValueError(
+            f"`checkpoint` must be a folder, or a name on the Hub, with a causal language model "
+            f"and its tokenizer; got {checkpoint!r} ({reason})."
+        ) from err
+
+
+def _settings(args: argparse.Namespace, suite: Suite, model: PreTrainedModel) -> dict[str, Any]:
+    """What was asked of whom, as the result carries it."""
+    return {
+        "name": _name(args),
+        "seed": args.seed,
+        "checkpoint": args.checkpoint,
+        "model": {
+            "config_sha256": _config_hash(model.config.to_diff_dict()),
+            "weights_sha256": _weights_hash(model),
+            "num_parameters": model.num_parameters(),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
+        "suite": suite.name,
+        "limit": suite.limit,
+        "asked": [task.task for task in suite.tasks],
+        "fewshot_seed": FEWSHOT_SEED,
+        "batch_size": args.batch_size,
+        "num_ranks": distributed.world_size(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _name(args: argparse.Namespace) -> str:
+    folder = Path(args.checkpoint)
+    own = folder.resolve().name if folder.exists() else args.checkpoint.replace("/", "--")
+    name = args.name or own
+    if not name or Path(name).name != name:
+        raise ValueError(f"`--name` must be a file's name without a folder; got {name!r}.")
+    return name
+
+
+def _place(args: argparse.Namespace, suite: Suite) -> Path:
+    """Of the result, without ending."""
+    return args.output / f"{_name(args)}_{suite.name}"
+
+
+def _config_hash(config: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MODEL}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _weights_hash(model: PreTrainedModel) -> str:
+    """Tells apart two checkpoints of a run, whose settings are the same."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(weights.shape)} {weights.dtype}".encode())
+        flat = weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()
+
+
+def _refuse_to_overwrite(args: argparse.Namespace, place: Path, record: Mapping[str, Any]) -> None:
+    """Refuses to replace what another checkpoint scored, or the same one on other questions.
+
+    Raises:
+        ValueError: there is such a result; says what differs.
+    """
+    if args.force:
+        return
+    path = place.with_name(f"{place.name}.json")
+    old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if differing := [key for key in _IDENTITY if old and old.get(key) != record[key]]:
+        raise ValueError(
+            f"{path} holds another result; differing: {', '.join(differing)}. Choose another "
+            "`--name` or `--output`, or overwrite it with `--force`."
+        )
+    if (
+        args.samples is not None
+        and args.samples.exists()
+        and old.get("samples") != str(args.samples)
+    ):
+        raise ValueError(
+            f"{args.samples} is there already, and not this result's. Choose another `--samples`, "
+            "or overwrite it with `--force`."
+        )
+
+
+def averages(suite: Suite, scores: SuiteScores) -> dict[str, float | None]:
+    """Means of the tasks' own metrics: of all tasks, and of each group.
+
+    A task that failed leaves its averages None: those of the rest would not compare.
+    """
+    groups = dict.fromkeys(task.group for task in suite.tasks if task.group is not None)
+    found: dict[str, float | None] = {}
+    for name in (ALL, *groups):
+        values = [scores[t.task].value for t in suite.tasks if name in (ALL, t.group)]
+        known = [value for value in values if value is not None]
+        found[name] = sum(known) / len(known) if len(known) == len(values) else None
+    return found
+
+
+def _write(
+    args: argparse.Namespace, place: Path, settings: Mapping[str, Any], scores: SuiteScores
+) -> None:
+    """Each file at once or not at all; the questions first, since the result points to them."""
+    if args.samples is not None:
+        lines = [json.dumps(line) for line in _questions(scores)]
+        files.write_text(args.samples, "".join(f"{line}\n" for line in lines))
+    means = averages(_harness(args).suite, scores)
+    origin = provenance((*PACKAGES, "lm_eval"))
+    samples = None if args.samples is None else str(args.samples)
+    record = {**settings, **scores.to_dict(), "averages": means, "samples": samples, **origin}
+    versions = ", ".join(f"{package} {number}" for package, number in origin["versions"].items())
+    named = [f"{name} {'none' if mean is None else f'{mean:.4f}'}" for name, mean in means.items()]
+    page = [
+        f"# {settings['name']} on the suite {scores.suite}",
+        "",
+        scores.to_markdown(),
+        f"Average of the tasks' own metrics: {', '.join(named)}.",
+        "",
+        f"Checkpoint `{args.checkpoint}`, weights {settings['model']['weights_sha256'][:16]}, "
+        f"trained with seed {args.seed}. Value ± standard error over questions.",
+        "",
+        f"`{origin['command']}`, {settings['num_ranks']} ranks, {origin['date']}; "
+        f"{origin['hardware']}, {settings['accelerator'] or 'no GPU'}; {versions}.",
+        "",
+    ]
+    files.write_json(place.with_name(f"{place.name}.json"), record)
+    files.write_text(place.with_name(f"{place.name}.md"), "\n".join(page))
+    print("\n".join(page))
+
+
+def _questions(scores: SuiteScores) -> Iterator[dict[str, Any]]:
+    """Each question's scores, for paired comparisons, and what they were made of."""
+    for task in scores.tasks:
+        for sample in task.samples:
+            values = {name: sample[name] for name in sample["metrics"]}
+            bits = bits_per_byte(sample)
+            yield {
+                "task": task.task,
+                "subset": sample["subset"],
+                "doc_id": sample["doc_id"],
+                **({} if bits is None else {"bits_per_byte": bits}),
+                **values,
+                "target": sample["target"],
+                "arguments": sample["arguments"],
+                "answers": sample["filtered_resps"],
+            }
+
+
+def _stop(reason: str) -> int:
+    print(f"run.py: {reason}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
