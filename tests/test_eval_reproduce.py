@@ -127,6 +127,9 @@ def test_sizes_differ_by_more_than_seeds_do():
     assert drift.size_gaps(values) == pytest.approx([0.5, 0.5])
     same = {"small": values["small"], "double": values["small"]}
     assert drift.size_gaps(same) == [0, 0]
+    # Crossed: unlike within a size, alike across sizes; a seed does not meet itself.
+    crossed = {"small": np.stack([small, double]), "double": np.stack([double, small])}
+    assert drift.size_gaps(crossed) == pytest.approx([-0.5, -0.5])
     assert drift.size_gaps({name: own[:1] for name, own in values.items()}) == []
 
 
@@ -450,7 +453,7 @@ def test_domains_with_few_rows_held_out_take_training_rows(text):
 def test_runs_of_a_seed_differ_by_their_mixture_alone(text):
     setting, own = text
     once, again, other = (
-        trained.run(setting, own, mixture, seed=0, steps=1).model.state_dict()
+        trained.run(setting, own, mixture, seed=0, steps=2).model.state_dict()
         for mixture in ("uniform", "uniform", {"web": 1.0})
     )
     assert all(torch.equal(once[name], again[name]) for name in once)
