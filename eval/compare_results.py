@@ -1,7 +1,9 @@
 """Results of runs as `eval/run.py` writes them, with each question's scores where they were kept.
 
 In: JSON files {"name", "seed", "tasks", "samples": a JSON-lines file or null, ...}; `tasks` is that
-of `SuiteScores.to_dict`. A line of samples is {"task", "doc_id", metric: number ...}. Out: `Run`s.
+of `SuiteScores.to_dict`. A line of samples is {"task", "subset", "doc_id", metric: number ...}.
+Or the `evaluations.jsonl` that `EvalCallback` leaves: of each suite the last line counts, and the
+run is called like the file's folder. Out: `Run`s.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from typing import Any
 KEYS = ("name", "seed", "tasks")
 SAME = ("metric", "num_questions", "num_fewshot", "files")
 """What must agree of a task for its scores to be compared."""
+NO_SEED = -1
+"""Of results that were written without one."""
 TOLERANCE = 1e-6
 """How far the mean of samples may be from a task's score: beyond it the score is no mean over
 questions, such as a perplexity, and its questions cannot be resampled one by one."""
 Questions = Mapping[tuple[str, int], float]
-"""A metric by question: its id, and how many with this id came before (tasks have subsets)."""
+"""A metric by question: subset and id, and how many with this id came before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +56,21 @@ class Run:
 def read(paths: Sequence[Path]) -> list[Run]:
     """Reads results.
 
+    Where no result has a seed all have the same one.
+
     Raises:
-        ValueError: a file is no result, or one name has a seed twice; says which.
+        ValueError: a file is no result, one name has a seed twice, or only some results have a
+            seed; says which.
     """
     runs: dict[tuple[str, int], Run] = {}
-    for path in paths:
-        run = read_one(path)
+    found = [read_one(path) for path in paths]
+    without = [path for path, run in zip(paths, found, strict=True) if run.seed == NO_SEED]
+    if without and len(without) < len(found):
+        raise ValueError(
+            f"{without[0]} has no seed and others have one, so that it has no partner. Score it "
+            "with --seed."
+        )
+    for path, run in zip(paths, found, strict=True):
         if (run.name, run.seed) in runs:
             raise ValueError(
                 f"{path}: {run.name!r} with seed {run.seed} was given twice. Give each run's "
@@ -74,15 +87,30 @@ def read_one(path: Path) -> Run:
         ValueError: the file is no result; says which keys it lacks.
     """
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = _record(path)
     except json.JSONDecodeError as err:
         raise ValueError(f"{path} must be JSON that eval/run.py wrote; {err}.") from err
     if missing := [key for key in KEYS if not isinstance(record, dict) or key not in record]:
         raise ValueError(f"{path} must be a result of eval/run.py; it lacks {', '.join(missing)}.")
     tasks, questions = record["tasks"], {}
     if record.get("samples") is not None:
-        questions = read_questions(path.parent / record["samples"], tasks)
-    return Run(name=record["name"], seed=record["seed"], tasks=tasks, questions=questions)
+        questions = read_questions(_samples(path, Path(record["samples"])), tasks)
+    seed = NO_SEED if record["seed"] is None else record["seed"]
+    return Run(name=record["name"], seed=seed, tasks=tasks, questions=questions)
+
+
+def _record(path: Path) -> Any:
+    if path.suffix != ".jsonl":
+        return json.loads(path.read_text("utf-8"))
+    tasks: dict[str, Any] = {}
+    for line in path.read_text("utf-8").splitlines():
+        tasks |= json.loads(line).get("tasks", {})
+    return {"name": path.resolve().parent.name, "seed": None, "tasks": tasks} if tasks else {}
+
+
+def _samples(result: Path, samples: Path) -> Path:
+    """Where it was written from, or, where files were moved since, beside the result."""
+    return samples if samples.is_file() else result.parent / samples.name
 
 
 def read_questions(
@@ -99,7 +127,7 @@ def read_questions(
     with opened(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             sample = json.loads(line)
-            task, identity = sample["task"], str(sample["doc_id"])
+            task, identity = sample["task"], f"{sample.get('subset')}/{sample['doc_id']}"
             number = sample.get(tasks[task]["metric"]) if task in tasks else None
             if isinstance(number, int | float):  # bool is an int
                 found.setdefault(task, {})[identity, seen[task, identity]] = float(number)

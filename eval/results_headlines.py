@@ -18,6 +18,12 @@ def headline(name: str, record: Record) -> str:
         return record["verdict"]["line"]
     if "regimes" in record:
         return arena(record)
+    if "best_on" in record:
+        counts = record["best_on"]
+        best = [f"{run} on {n}" for run, n in counts.items() if run != "of"]
+        return f"Best of {counts['of']} tasks: {', '.join(best)}."
+    if "averages" in record:
+        return scores(record)
     if name in READERS:
         return READERS[name](record)
     return first_sentence(record.get("notes", "")) or "See the table."
@@ -47,6 +53,15 @@ def arena(record: Record) -> str:
             f"{held} of {len(own['goals'])} goals held"
         )
     return ". ".join(parts) + "."
+
+
+def scores(record: Record) -> str:
+    """Each task's own metric."""
+    parts = []
+    for task, own in record["tasks"].items():
+        value = own["values"].get(own["metric"])
+        parts.append(f"{task} {'failed' if value is None else f'{value:.4f}'}")
+    return f"{', '.join(parts)}."
 
 
 def _row(record: Record, **wanted: Any) -> Record:

@@ -137,7 +137,12 @@ def test_samples_pair_by_id_and_by_how_often_it_came_before(tmp_path):
     # Two subsets of a task, each with a question 0.
     lines = [{"task": "mmlu", "doc_id": 0, "acc": 1.0}, {"task": "mmlu", "doc_id": 0, "acc": 0.0}]
     path = write_result(tmp_path, "old", 0, {"mmlu": task(0.5)}, lines)
-    assert compare_results.read_one(path).questions == {"mmlu": {("0", 0): 1.0, ("0", 1): 0.0}}
+    assert compare_results.read_one(path).questions == {
+        "mmlu": {("None/0", 0): 1.0, ("None/0", 1): 0.0}
+    }
+    lines = [{**line, "subset": subset} for line, subset in zip(lines, "ab", strict=True)]
+    path = write_result(tmp_path, "old", 0, {"mmlu": task(0.5)}, lines)
+    assert compare_results.read_one(path).questions["mmlu"].keys() == {("a/0", 0), ("b/0", 0)}
 
 
 def test_samples_whose_mean_is_not_the_score_are_not_resampled(tmp_path):
@@ -162,6 +167,30 @@ def test_a_seed_given_twice_is_refused(tmp_path):
     path = write_result(tmp_path, "old", 0, {"arc": task(0.5)})
     with pytest.raises(ValueError, match="'old' with seed 0 was given twice"):
         compare_results.read([path, path])
+
+
+def test_results_without_a_seed_are_paired_with_one_another_only(tmp_path):
+    tasks = {"arc": task(0.5)}
+    paths = [write_result(tmp_path, name, None, tasks) for name in ("old", "new")]
+    runs = compare_results.read(paths)
+    assert compare_statistics.compare(runs, "arc", "old").differences["new"].value == 0
+    paths.append(write_result(tmp_path, "other", 1, tasks))
+    with pytest.raises(ValueError, match=r"old-None\.json has no seed and others have one"):
+        compare_results.read(paths)
+
+
+def test_of_evaluations_in_training_the_last_of_each_suite_counts(tmp_path):
+    lines = [
+        {"step": 1, "suite": "quick", "tasks": {"arc": task(0.25)}},
+        {"step": 1, "suite": "offline", "tasks": {"cloze": task(0.5)}},
+        {"step": 2, "suite": "quick", "tasks": {"arc": task(0.75)}},
+    ]
+    path = tmp_path / "dynamic" / "evaluations.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = compare_results.read_one(path)
+    assert found.name == "dynamic"
+    assert (found.value("arc"), found.value("cloze")) == (0.75, 0.5)
 
 
 @pytest.mark.parametrize(

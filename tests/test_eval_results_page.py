@@ -69,6 +69,17 @@ def test_an_arena_says_who_is_first_and_how_many_goals_are_held():
     )
 
 
+def test_scores_and_comparisons_say_their_numbers():
+    tasks = {
+        "arc": {"metric": "acc", "values": {"acc": 0.25}},
+        "piqa": {"metric": "acc", "values": {}},
+    }
+    record = {"averages": {"all": None}, "tasks": tasks}
+    assert results_headlines.headline("new", record) == "arc 0.2500, piqa failed."
+    best = {"best_on": {"of": 2, "old": 1, "new": 2}}
+    assert results_headlines.headline("new", best) == "Best of 2 tasks: old on 1, new on 2."
+
+
 def test_a_result_that_nothing_knows_says_its_first_sentence():
     assert (
         results_headlines.headline("new", {"notes": "It is 0.5 here. More."}) == "It is 0.5 here."
