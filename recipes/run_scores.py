@@ -167,9 +167,10 @@ def tables(scores: Scores) -> list[Table]:
 def _table(found: Mapping[str, SuiteScores]) -> Table:
     first, *others = found.values()
     table = Table(
-        title=f"Suite {first.suite} (± standard error; differences are question by question)",
+        title=f"Suite {first.suite}, ± standard error (↑ more is better, ↓ less is)",
         title_justify="left",
-        caption="Of four choices 0.25 are right by chance. Errors are of questions, not of seeds.",
+        caption="Of four choices 0.25 are right by chance. Differences are question by question: "
+        "their errors are of questions, not of seeds.",
         caption_justify="left",
     )
     table.add_column("task")
@@ -191,9 +192,8 @@ def _table(found: Mapping[str, SuiteScores]) -> Table:
 
 
 def _name(task: TaskScores) -> str:
-    direction = "less" if task.metric in LESS_IS_BETTER else "more"
     metric = "" if task.metric == task.task else f" {task.metric}"
-    return f"{task.task}{metric} ({direction} is better)"
+    return f"{task.task}{metric} {'↓' if task.metric in LESS_IS_BETTER else '↑'}"
 
 
 def _of(task: TaskScores, subset: str) -> str:

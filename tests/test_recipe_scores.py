@@ -150,9 +150,7 @@ def test_the_table_puts_runs_side_by_side_and_says_what_failed():
     console.print(*run_scores.tables(scores))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
     cells = [line.strip("│ ").replace(" │ ", "|") for line in lines]
-    assert (
-        "bits_per_byte (less is better)|2.0000 ± 0.2500|2.0000 ± 0.2500|+0.0000 ± 0.0000" in cells
-    )
+    assert "bits_per_byte ↓|2.0000 ± 0.2500|2.0000 ± 0.2500|+0.0000 ± 0.0000" in cells
     assert "code|2.0000|2.0000|+0.0000 ± 0.0000" in cells
     assert any("arc_easy of static failed: ValueError: no rows" in line for line in lines)
     record = run_scores.record(scores)

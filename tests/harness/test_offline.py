@@ -178,6 +178,23 @@ def test_a_context_is_cut_alike_before_all_choices_so_that_the_longest_fits():
     assert offline._shortened(context, choices, most - 9, TOKENIZER) is None
 
 
+def test_no_question_is_longer_than_the_longest_row():
+    texts = [
+        " ".join(["word"] * 20 + ["x" * (1 + n)] * 8)[-140:].split(" ", 1)[1] for n in range(12)
+    ]
+    longest = max(map(len, texts))
+    questions = list(
+        offline._continuation(offline_passages.Passages(texts, 12, longest), TOKENIZER)
+    )
+    lengths = [max(map(len, one["choices"])) + len(one["context"]) + 1 for one in questions]
+    assert len(lengths) >= 8  # the shortest endings leave too little room
+    assert max(lengths) <= longest
+    assert min(len(one["context"].split()) for one in questions) >= 8
+    # Some had to give up words.
+    own = [f"{one['context']} {one['choices'][one['gold']]}" for one in questions]
+    assert not set(own) <= set(texts)
+
+
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: task.kind)
 def test_questions_depend_on_a_domains_rows_alone(task):
     found = asked(task)

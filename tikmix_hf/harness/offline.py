@@ -93,7 +93,7 @@ def _cloze(passages: Passages, _: PreTrainedTokenizerBase) -> Iterable[Question]
     for text in passages.texts:
         words = spans(text)
         for place in reversed(range(MIN_WORDS, len(words))):
-            (_, before), (start, end) = words[place - 1 : place + 1]
+            before, (start, end) = words[place - 1][1], words[place]
             word = text[start:end]
             if text[before:start] == " " and word.isalpha() and len(word) >= MIN_LETTERS:
                 yield {"context": text[:before], "target": f" {word}"}

@@ -88,7 +88,8 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 def _cut(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    pieces = [_longest_piece(np.asarray(row), tokenizer.eos_token_id) for row in rows]
+    eos: Any = tokenizer.eos_token_id
+    pieces = [_longest_piece(np.asarray(row), eos) for row in rows]
     texts = tokenizer.batch_decode(
         [piece.tolist() for piece, _, _ in pieces],
         skip_special_tokens=True,
