@@ -1,19 +1,17 @@
-"""Tasks made of held-out text: what is asked, that it is fair, and what a model scores."""
+"""Tasks made of held-out text: which questions of which rows, and what a model scores."""
 
 from __future__ import annotations
 
 import math
 
-import benchmarks
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from held_out import EOS, HELDOUT, TOKENIZER, documents, rows
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
-from tikmix_hf import corpora
-from tikmix_hf.harness import Suite, SuiteTask, offline, offline_passages
+from tikmix_hf.harness import Suite, SuiteTask, offline
 from tikmix_hf.harness.metrics import mean_and_error
 from tikmix_hf.harness.scores import SuiteScores
 from tikmix_hf.harness.scoring import Harness
@@ -23,119 +21,11 @@ CLOZE = SuiteTask(task="cloze", kind="cloze", metric="acc")
 CONTINUATION = SuiteTask(task="continuation", kind="continuation", metric="acc_norm")
 BITS = SuiteTask(task="bits_per_byte", kind="bits_per_byte", metric="bits_per_byte")
 KINDS = (CLOZE, CONTINUATION, BITS)
-TOKENIZER = benchmarks.make_tokenizer()  # a token is a character
-EOS = "\0"
-
-
-def rows(*texts: str) -> Dataset:
-    return Dataset.from_dict({"input_ids": [[ord(letter) for letter in text] for text in texts]})
-
-
-def documents(number: int, seed: int) -> list[str]:
-    """Each a row of its own, of 18 words of five letters that are found nowhere else."""
-    letters = 97 + np.random.default_rng(seed).integers(0, 26, (number, 18, 5))
-    return [
-        EOS + " ".join("".join(map(chr, word)) for word in document) + EOS for document in letters
-    ]
-
-
-HELDOUT = {"red": rows(*documents(14, 1)), "blue": rows(*documents(12, 2))}
 
 
 def asked(task: SuiteTask, heldout=HELDOUT) -> dict[str, list[dict]]:
     prepared = offline.prepare(task, heldout, TOKENIZER)
     return {name: list(own.eval_docs) for name, own in prepared.tasks.items()}
-
-
-def passages(*texts: str) -> list[str]:
-    return offline_passages.read(rows(*texts), TOKENIZER).texts
-
-
-LONG = "one two three four five six seven eight nine ten"
-
-
-@pytest.mark.parametrize(
-    ("row", "passage"),
-    [
-        # A row of one document's middle loses the words that its edges cut through.
-        (f"alf-a-word {LONG} hal", LONG),
-        # Where the row's edge falls between words, none is lost.
-        (f" {LONG}\n", LONG),
-        # A whole document loses none, and the ends of its neighbours are left out.
-        (f"of another.{EOS}{LONG}.{EOS}Next", f"{LONG}."),
-        # The document's beginning is there, its end is not; and the other way round.
-        (f"x{EOS}{LONG} elev", LONG),
-        (f"rest {LONG}{EOS}x", LONG),
-        # Spaces before commas and lines stay as they are.
-        (f"{EOS}{LONG} ,\n    x{EOS}", f"{LONG} ,\n    x"),
-    ],
-)
-def test_a_passage_is_the_longest_piece_of_one_document_in_whole_words(row, passage):
-    assert passages(row) == [passage]
-
-
-def test_a_passage_has_eight_words_at_least_and_comes_once():
-    eight = "a b c d e f g h"
-    assert passages(EOS + eight + EOS, EOS + eight + EOS, EOS + "a b c d e f g" + EOS) == [eight]
-
-
-def test_a_character_that_an_edge_of_the_row_cuts_through_is_left_out():
-    byte_level = corpora._wrap(corpora.train_tokenizer([["abc"]], 257))
-    text = "é is a b c d e f g h i é"
-    ids = byte_level(text)["input_ids"]
-    assert len(ids) == len(text.encode()) == len(text) + 2
-    cut = Dataset.from_dict({"input_ids": [ids[1:-1]]})
-    assert offline_passages.read(cut, byte_level).texts == ["is a b c d e f g h i"]
-    # A document may itself hold half a character: nobody could ask for that in text.
-    eos = byte_level.eos_token_id
-    broken = Dataset.from_dict({"input_ids": [[eos, *ids[1:], eos]]})
-    assert offline_passages.read(broken, byte_level).texts == []
-
-
-@pytest.mark.parametrize(("more", "is_kept"), [(2, True), (3, False)])
-def test_a_passage_that_takes_more_tokens_than_any_row_has_is_left_out(more, is_kept):
-    class Longer:
-        """Encodes text into more tokens than it was in its row."""
-
-        eos_token_id, batch_decode = 0, TOKENIZER.batch_decode
-
-        def __call__(self, texts, verbose):
-            return {"input_ids": [[1] * (len(text) + more) for text in texts]}
-
-    found = offline_passages.read(rows(EOS + LONG + EOS), Longer())  # 2 tokens more, the ends
-    assert found == ([LONG] if is_kept else [], 1, len(LONG) + 2)
-
-
-@pytest.mark.parametrize(
-    ("text", "target"),
-    [
-        ("a b c d e f g h the end", " end"),
-        ("a b c d e f g h the end.", " the"),  # of letters alone
-        ("a b c d e f g h the is", " the"),  # of three letters or more
-        ("a b c d e f g h the\nend", " the"),  # after a space: a line's end would be asked for too
-        ("a b c d e f g h the  end", " the"),
-        ("a b c d e f g h  the end", " end"),
-    ],
-)
-def test_cloze_asks_for_the_last_word_and_gives_all_before_it(text, target):
-    found = list(offline._cloze(offline_passages.Passages([text], 1, 99), TOKENIZER))
-    assert found == [{"context": text[: text.rindex(target)], "target": target}]
-
-
-def test_cloze_asks_nothing_of_a_passage_without_such_a_word():
-    texts = ["a b c d e f g the h 1", "abc the def the ghi the jkl 1 2"]
-    assert not list(offline._cloze(offline_passages.Passages(texts, 2, 99), TOKENIZER))
-
-
-def test_a_continuation_is_the_last_eight_words_behind_a_space():
-    before, ending = "a b c d e f g h", "1 2 3\n4 5 6 7 8"
-    assert offline._split_off_ending(f"{before} {ending}") == (before, ending)
-    # The last eight begin a line. The eight before the last do not: so the last is left out.
-    assert offline._split_off_ending(f"{before} i j k\n{ending}") == (
-        f"{before} i j",
-        "k\n1 2 3\n4 5 6 7",
-    )
-    assert offline._split_off_ending(f"{before[2:]} {ending}") is None
 
 
 def test_the_other_three_endings_are_of_other_passages_of_the_domain_and_as_long():
@@ -152,47 +42,6 @@ def test_the_other_three_endings_are_of_other_passages_of_the_domain_and_as_long
             assert set(question["choices"]) <= endings
             places.append(question["gold"])
     assert set(places) == {0, 1, 2, 3}
-
-
-def test_no_wrong_ending_reads_like_the_right_one():
-    start = "a b c d e f g h"
-    same = [f"{start} {n} The End of it all Is here n" for n in range(9)]
-    same += [f"{start} x{n} the end  of it\nall is here n" for n in range(9)]
-    other = [f"{start} {n} w x y z w x y {n}" for n in range(2)]
-    found = offline_passages.Passages([*same, *other], 20, 99)
-    # Read alike, there are three endings: too few.
-    assert not list(offline._continuation(found, TOKENIZER))
-    found.texts.append(f"{start} x q w x y z w x y")
-    questions = list(offline._continuation(found, TOKENIZER))
-    assert len(questions) == 21
-    for question in questions:
-        assert len({" ".join(c.lower().split()) for c in question["choices"]}) == 4
-
-
-def test_a_context_is_cut_alike_before_all_choices_so_that_the_longest_fits():
-    choices, context = ["short", "a longer one"], "one two three four five six seven eight nine ten"
-    most = len(context) + 1 + len("a longer one")
-    assert offline._shortened(context, choices, most, TOKENIZER) == context
-    assert offline._shortened(context, choices, most - 1, TOKENIZER) == context[4:]
-    assert offline._shortened(context, choices, most - 5, TOKENIZER) == context[8:]
-    assert offline._shortened(context, choices, most - 9, TOKENIZER) is None
-
-
-def test_no_question_is_longer_than_the_longest_row():
-    texts = [
-        " ".join(["word"] * 20 + ["x" * (1 + n)] * 8)[-140:].split(" ", 1)[1] for n in range(12)
-    ]
-    longest = max(map(len, texts))
-    questions = list(
-        offline._continuation(offline_passages.Passages(texts, 12, longest), TOKENIZER)
-    )
-    lengths = [max(map(len, one["choices"])) + len(one["context"]) + 1 for one in questions]
-    assert len(lengths) >= 8  # the shortest endings leave too little room
-    assert max(lengths) <= longest
-    assert min(len(one["context"].split()) for one in questions) >= 8
-    # Some had to give up words.
-    own = [f"{one['context']} {one['choices'][one['gold']]}" for one in questions]
-    assert not set(own) <= set(texts)
 
 
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: task.kind)
