@@ -453,7 +453,7 @@ def test_domains_with_few_rows_held_out_take_training_rows(text):
 def test_runs_of_a_seed_differ_by_their_mixture_alone(text):
     setting, own = text
     once, again, other = (
-        trained.run(setting, own, mixture, seed=0, steps=2).model.state_dict()
+        trained.run(setting, own, mixture, trained.Run(seed=0, steps=2)).model.state_dict()
         for mixture in ("uniform", "uniform", {"web": 1.0})
     )
     assert all(torch.equal(once[name], again[name]) for name in once)
@@ -470,9 +470,9 @@ def test_going_on_starts_from_the_weights_and_reads_other_rows(text, monkeypatch
         return train(model, dataset, *args, **kwargs)
 
     monkeypatch.setattr(trained, "train", noted)
-    first = trained.run(setting, own, "uniform", seed=3, keep=[1, 3])
+    first = trained.run(setting, own, "uniform", trained.Run(seed=3, keep=[1, 3]))
     assert sorted(first.kept) == [1, 3]
-    trained.run(setting, own, "uniform", seed=3, start=first.kept[3], steps=1)
+    trained.run(setting, own, "uniform", trained.Run(seed=3, start=first.kept[3], steps=1))
     assert seeds[0] == 3
     assert seeds[1] != 3
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of the programs beside this folder
 
@@ -38,6 +39,7 @@ from tikmix_hf.signals.preconditioners import Fitting
 # J targets, K domains, R mixtures, P parameters.
 
 PAPER = {"arc": 0.845, "hellaswag": 0.848, "triviaqa": 0.931}
+R = "r (95 % interval)"
 DRAWS = 2
 POOL_FACTOR = 3
 """Rows of a domain that a draw's texts are made of, in units of `--rows`; a perturbed share is at
@@ -55,7 +57,7 @@ def jobs(setting: Setting) -> list[Job]:
 def do(setting: Setting, job: Job) -> Record:
     """Trains, and measures S and the mixtures' influence twice."""
     text = setting.text()
-    model = trained.run(setting, text, "uniform", seed=job.number).model.eval()
+    model = trained.run(setting, text, "uniform", trained.Run(seed=job.number)).model.eval()
     rows = setting.rows
     pools = trained.domain_pools(text, rows * (1 + DRAWS * POOL_FACTOR))
     own = {name: pool[:rows] for name, pool in pools.items()}
@@ -92,34 +94,15 @@ def do(setting: Setting, job: Job) -> Record:
 def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
     """Correlations by target, mean over seeds, against the paper's."""
     own = [records[job.name] for job in jobs(setting)]
-    targets = own[0]["targets"]
-    rows, parts, words = [], [], []
-    for j, target in enumerate(targets):
-        found = verdict.of_correlation([record["r"][j] for record in own], setting.mixtures)
-        again = np.mean([record["again"][j] for record in own])
-        paper = PAPER.get(target)
-        part = verdict.held(found, min(PAPER.values()) if paper is None else paper)
-        parts.append(part)
-        words.append(f"{target} {found}")
-        rows.append(
-            {
-                "target": target,
-                "paper": paper,
-                "r (95 % interval)": str(found),
-                "by seed": " ".join(f"{record['r'][j]:.3f}" for record in own),
-                "reachable": f"{np.sqrt(max(again, 0)):.3f}",
-                "linear in w": f"{np.mean([record['linear'][j] for record in own]):.3f}",
-                "verdict": part,
-            }
-        )
+    rows = [row(own, j, target, setting.mixtures) for j, target in enumerate(own[0]["targets"])]
     return Finding(
         title=f"Additivity: predicted against measured influence of {setting.mixtures} mixtures",
         verdict=verdict.Verdict(
             claim="Influence is additive: on every target the predicted and the measured influence "
             "of mixtures correlate by more than the paper's r.",
             paper=", ".join(f"{target} {r}" for target, r in PAPER.items()),
-            ours=", ".join(words),
-            held=verdict.together(parts),
+            ours=", ".join(f"{own['target']} {own[R]}" for own in rows),
+            held=verdict.together([own["verdict"] for own in rows]),
         ),
         rows=rows,
         notes=f"{setting.rows} rows of {setting.arena.block_size} tokens of each of "
@@ -132,6 +115,22 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         f"{min(PAPER.values())}.",
         draw=lambda path: draw(own[0], path),
     )
+
+
+def row(own: list[Record], j: int, target: str, num_mixtures: int) -> dict[str, Any]:
+    """The j-th target's line of the table."""
+    found = verdict.of_correlation([record["r"][j] for record in own], num_mixtures)
+    again = np.mean([record["again"][j] for record in own])
+    paper = PAPER.get(target)
+    return {
+        "target": target,
+        "paper": paper,
+        R: str(found),
+        "by seed": " ".join(f"{record['r'][j]:.3f}" for record in own),
+        "reachable": f"{np.sqrt(max(again, 0)):.3f}",
+        "linear in w": f"{np.mean([record['linear'][j] for record in own]):.3f}",
+        "verdict": verdict.held(found, min(PAPER.values()) if paper is None else paper),
+    }
 
 
 def draw(record: Record, path: Path) -> None:

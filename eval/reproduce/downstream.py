@@ -57,11 +57,13 @@ def do(setting: Setting, job: Job) -> Record:
     text = setting.text()
     if job.kind == "influence":
         half = max(setting.steps // 2, 1)
-        model = trained.run(setting, text, "uniform", seed=job.number, steps=half).model
+        model = trained.run(
+            setting, text, "uniform", trained.Run(seed=job.number, steps=half)
+        ).model
         matrix = trained.influence(model, text, setting.rows)
         return {"values": matrix.values.tolist(), "targets": list(matrix.targets)}
     mixture_K = mixtures(text.domains.prior, setting.mixtures)[int(job.entry)]
-    done = trained.run(setting, text, mixture_K, seed=job.number)
+    done = trained.run(setting, text, mixture_K, trained.Run(seed=job.number))
     return {"mixture": mixture_K.tolist(), "scores": scored.score(setting, text, done.model)}
 
 

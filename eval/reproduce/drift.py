@@ -64,7 +64,7 @@ def do(setting: Setting, job: Job) -> Record:
     """Trains a model and measures it twice at each checkpoint."""
     text, own = setting.text(), changes(setting.arena, SIZES[job.entry])
     at = checkpoints(setting.steps)
-    done = trained.run(setting, text, "uniform", seed=job.number, keep=at, changes=own)
+    done = trained.run(setting, text, "uniform", trained.Run(seed=job.number, keep=at, changes=own))
     model = make_model(setting.arena, text, job.number, own)
     values = []
     for step in at:
@@ -145,21 +145,6 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
     across = verdict.of_mean(gaps) if gaps else verdict.Interval(*3 * [float("nan")])
     parts = verdict.held(over_runs, 0.0), verdict.held(across, 0.0)
     at = checkpoints(setting.steps)
-    parameters = {
-        size: f"{records[f'{size}-{setting.seeds[0]}']['num_parameters']:,.0f}" for size in SIZES
-    }
-    rows = []
-    for size, own in times.items():
-        mean_CC, lost = np.mean(own, axis=0), verdict.of_mean([drift(run) for run in own])
-        for c, step in enumerate(at):
-            rows.append(
-                {
-                    "size": f"{size} ({parameters[size]})",
-                    "step": step,
-                    **{f"with step {other}": f"{mean_CC[c, n]:.3f}" for n, other in enumerate(at)},
-                    "lost from first to last": str(lost) if not c else None,
-                }
-            )
     return Finding(
         title="Which domains help: over training time, and by size",
         verdict=verdict.Verdict(
@@ -171,7 +156,7 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
             f"{across if gaps else 'not measured, with one seed'}",
             held=verdict.together(parts),
         ),
-        rows=rows,
+        rows=table(setting, records, times),
         notes="Spearman's correlation of domains' ranks within a target, mean over "
         f"{len(records[f'small-{setting.seeds[0]}']['targets'])} targets and "
         f"{len(setting.seeds)} seeds, always of measurements on different rows ({setting.rows} of "
@@ -182,6 +167,26 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         "two models is no difference of size; intervals are over seeds, whose pairs overlap.",
         draw=lambda path: draw(times, at, path),
     )
+
+
+def table(
+    setting: Setting, records: Mapping[str, Record], times: Mapping[str, list[np.ndarray]]
+) -> list[dict[str, Any]]:
+    """A line for each size and checkpoint: its agreement with all checkpoints."""
+    at, rows = checkpoints(setting.steps), []
+    for size, own in times.items():
+        parameters = records[f"{size}-{setting.seeds[0]}"]["num_parameters"]
+        mean_CC, lost = np.mean(own, axis=0), verdict.of_mean([drift(run) for run in own])
+        for c, step in enumerate(at):
+            rows.append(
+                {
+                    "size": f"{size} ({parameters:,.0f})",
+                    "step": step,
+                    **{f"with step {other}": f"{mean_CC[c, n]:.3f}" for n, other in enumerate(at)},
+                    "lost from first to last": str(lost) if not c else None,
+                }
+            )
+    return rows
 
 
 def draw(times: Mapping[str, list[np.ndarray]], at: tuple[int, ...], path: Path) -> None:

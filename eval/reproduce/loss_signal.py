@@ -65,12 +65,14 @@ def do(setting: Setting, job: Job) -> Record:
     path = setting.folder / f"checkpoint-{job.number}.pt"
     if job.kind == "signals":
         steps = max(setting.steps // 3, 1)
-        done = trained.run(setting, text, "uniform", seed=job.number, steps=steps, keep=[steps])
+        done = trained.run(
+            setting, text, "uniform", trained.Run(seed=job.number, steps=steps, keep=[steps])
+        )
         torch.save(done.kept[steps], path)
         return signals(setting, text, job.number, done.kept[steps])
     kept = trained_mixtures(setting, job.number)
     start = torch.load(path, weights_only=True)
-    done = trained.run(setting, text, kept[job.entry], seed=job.number, start=start)
+    done = trained.run(setting, text, kept[job.entry], trained.Run(seed=job.number, start=start))
     return {"scores": scored.score(setting, text, done.model)}
 
 
@@ -117,7 +119,10 @@ def probed(setting: Setting, text: ArenaText, seed: int, start: Weights, steps: 
     columns = []
     for name in text.domains.names:
         done = trained.run(
-            setting, text, {name: 1.0}, seed=seed, steps=steps, start=start, keep=[steps]
+            setting,
+            text,
+            {name: 1.0},
+            trained.Run(seed=seed, steps=steps, start=start, keep=[steps]),
         )
         model.load_state_dict(done.kept[steps])
         after = arena_judge.bits_per_byte(model, judged)

@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of the programs beside this folder
 
@@ -33,6 +33,21 @@ from tikmix_hf import figures
 PAPER_RATIO = 0.19
 BAR = 0.2
 """A fifth."""
+
+
+class Compared(NamedTuple):
+    """An entry against RegMix."""
+
+    entry: str
+    """Ours."""
+    ratio: verdict.Interval
+    """Of the cost of choosing."""
+    gap: verdict.Interval
+    """Of the loss, less RegMix's."""
+    gaps: list[float]
+    """By seed."""
+    parts: tuple[str, str]
+    """Verdicts on cost and loss."""
 
 
 def compare(
@@ -66,30 +81,16 @@ def compare(
 def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> Finding:
     """The finding of every regime that has RegMix; the first entry in the first one decides."""
     rows: list[dict[str, Any]] = []
-    found = []
+    found: list[Compared] = []
     for regime in dict.fromkeys(record["regime"] for record in records):
         runs = group(records, regime)
         for entry in entries if other in runs else ():
-            ratio, ratios, gaps = compare(runs, entry, other)
-            gap = verdict.of_mean(gaps)
-            parts = verdict.held(ratio, BAR, above=False), verdict.held(gap, 0.0, above=False)
-            found.append((entry, ratio, gap, parts, gaps))
-            rows.append(
-                {
-                    "regime": regime,
-                    "entry": entry,
-                    "seeds": len(gaps),
-                    "cost of choosing (95 % interval)": str(ratio),
-                    "by seed": " ".join(f"{value:.4f}" for value in ratios),
-                    "bits per byte less RegMix's (95 % interval)": gap.signed,
-                    "loss by seed": " ".join(f"{value:+.4f}" for value in gaps),
-                    "cheaper": parts[0],
-                    "better": parts[1],
-                }
-            )
+            line, own = row(runs, entry, other)
+            rows.append({"regime": regime, **line})
+            found.append(own)
     if not found:
         raise ValueError(f"`--runs` has no run of {other!r}.")
-    parts = found[0][3]
+    parts = found[0].parts
     return Finding(
         title="The cost of choosing, and the loss, against RegMix",
         verdict=verdict.Verdict(
@@ -97,7 +98,7 @@ def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> 
             f"model it trains is better ({parts[1]}).",
             paper=f"{PAPER_RATIO} of the FLOPs; average score 45.5 to 43.9",
             ours="; ".join(
-                f"{own[0]}: {own[1]} of the FLOPs, {own[2].signed} bits per byte"
+                f"{own.entry}: {own.ratio} of the FLOPs, {own.gap.signed} bits per byte"
                 for own in found[: len(entries)]
             ),
             held=verdict.together(parts),
@@ -106,20 +107,36 @@ def report(records: Sequence[Record], *, entries: Sequence[str], other: str) -> 
         notes="FLOPs of choosing: 6 for each parameter and token, of measuring influence and of "
         "RegMix's proxies. Differences of the targets' bits per byte are paired by seed (Student "
         "t); negative: lower than RegMix's.",
-        draw=lambda path: draw([(own[0], own[2], own[4]) for own in found], other, path),
+        draw=lambda path: draw(found, other, path),
     )
 
 
-def draw(
-    found: Sequence[tuple[str, verdict.Interval, Sequence[float]]], other: str, path: Path
-) -> None:
+def row(runs: Runs, entry: str, other: str) -> tuple[dict[str, Any], Compared]:
+    """A line of the table, and what it is made of."""
+    ratio, ratios, gaps = compare(runs, entry, other)
+    gap = verdict.of_mean(gaps)
+    parts = verdict.held(ratio, BAR, above=False), verdict.held(gap, 0.0, above=False)
+    line = {
+        "entry": entry,
+        "seeds": len(gaps),
+        "cost of choosing (95 % interval)": str(ratio),
+        "by seed": " ".join(f"{value:.4f}" for value in ratios),
+        "bits per byte less RegMix's (95 % interval)": gap.signed,
+        "loss by seed": " ".join(f"{value:+.4f}" for value in gaps),
+        "cheaper": parts[0],
+        "better": parts[1],
+    }
+    return line, Compared(entry, ratio, gap, gaps, parts)
+
+
+def draw(found: Sequence[Compared], other: str, path: Path) -> None:
     """Differences of the loss, by entry."""
     figure = figures.new_figure(width=5, height=1.2 + 0.4 * len(found))
     axes = figure.subplots()
-    for place, (_, gap, gaps) in enumerate(found):
-        axes.plot([gap.low, gap.high], [place, place], color="black")
-        axes.plot(gaps, [place] * len(gaps), "o", color=figures.colour(place))
-    axes.set_yticks(range(len(found)), [entry for entry, _, _ in found])
+    for place, own in enumerate(found):
+        axes.plot([own.gap.low, own.gap.high], [place, place], color="black")
+        axes.plot(own.gaps, [place] * len(own.gaps), "o", color=figures.colour(place))
+    axes.set_yticks(range(len(found)), [own.entry for own in found])
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_xlabel(f"bits per byte less {other}'s; dots: seeds, line: 95 % interval")
     figures.save(figure, path)

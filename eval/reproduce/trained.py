@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,45 +67,47 @@ class KeepWeights(TrainerCallback):
             self.kept[state.global_step] = copy.deepcopy(kwargs["model"].state_dict())
 
 
-def run(
-    setting: Setting,
-    text: ArenaText,
-    mixture: Any,
-    *,
-    seed: int,
-    steps: int | None = None,
-    start: Weights | None = None,
-    keep: Collection[int] = (),
-    changes: Mapping[str, Any] | None = None,
-) -> Trained:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What makes a run, beside its mixture."""
+
+    seed: int
+    """Of initialisation and order of rows."""
+    steps: int | None = None
+    """Optimizer steps; None: the setting's."""
+    start: Weights | None = None
+    """Weights to go on from; None: a fresh initialisation."""
+    keep: Collection[int] = ()
+    """Steps whose weights to keep."""
+    changes: Mapping[str, Any] | None = None
+    """LlamaConfig settings that differ from the arena's."""
+
+
+def run(setting: Setting, text: ArenaText, mixture: Any, own: Run) -> Trained:
     """Trains a model.
 
     Args:
         setting: what of.
         text: on what.
         mixture: which InterleavedDomainDataset takes.
-        seed: of initialisation and order of rows.
-        steps: how many; None: the setting's.
-        start: weights to go on from; None: a fresh initialisation.
-        keep: steps whose weights to keep.
-        changes: LlamaConfig settings that differ from the arena's.
+        own: how.
     """
-    arena, num_steps = setting.arena, steps or setting.steps
-    model = make_model(arena, text, seed, changes)
-    if start is not None:
-        model.load_state_dict(start)
+    arena, steps = setting.arena, own.steps or setting.steps
+    model = make_model(arena, text, own.seed, own.changes)
+    if own.start is not None:
+        model.load_state_dict(own.start)
     # Going on reads other rows than came before it.
-    order = seed if start is None else seed + 1_000
+    order = own.seed if own.start is None else own.seed + 1_000
     dataset = InterleavedDomainDataset(
-        text.domains, mixture, num_samples=num_steps * arena.training.batch_rows, seed=order
+        text.domains, mixture, num_samples=steps * arena.training.batch_rows, seed=order
     )
     average = CurveCallback(
-        make_model(arena, text, seed, changes),
+        make_model(arena, text, own.seed, own.changes),
         {},
-        every_steps=num_steps,
+        every_steps=steps,
         average_steps=AVERAGE_STEPS,
     )
-    keeper = KeepWeights(keep)
+    keeper = KeepWeights(own.keep)
     cost = train(model, dataset, arena, callbacks=[average, keeper])
     return Trained(average.averaged, keeper.kept, cost)
 
