@@ -2,15 +2,16 @@
 
     python eval/report_arena.py --config eval/arena_small.yaml
 
-In: the runs that `eval/arena.py` left, or the `_runs.jsonl` of a report, of which the same tables
-come out again. Out, in `eval/results/`: NAME.md, NAME.json, NAME.png and NAME_runs.jsonl, all runs
-with one line each.
+In: the runs that `eval/arena.py` left, the `_runs.jsonl` of a report, of which the same tables come
+out again, or both, so that seeds can be added on another machine. Out, in `eval/results/`: NAME.md,
+NAME.json, NAME.png and NAME_runs.jsonl, all runs with one line each.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ from provenance import PACKAGES, RESULTS, provenance
 from tikmix_hf.files import write_json, write_text
 
 HERE = Path(__file__).parent
-NOT_KEPT = ("settings", "versions", "hardware", "date")
+NOT_KEPT = ("settings", "versions", "date")
 NOTES = (
     f"Bits per byte of the targets' judged text, which no mixer reads, of the mean of "
     "the weights over the last steps, because the learning rate does not decay. Differences are to "
@@ -59,13 +60,35 @@ def read_runs(folder: Path) -> list[Record]:
     for path in sorted(folder.glob("*/*.json")):
         record = json.loads(path.read_text("utf-8"))
         if "entry" in record:
-            records.append({**record, "entry_settings": record["settings"]["entry"]})
+            settings = record["settings"]
+            plain = json.dumps(settings, sort_keys=True).encode()
+            digest = hashlib.sha256(plain).hexdigest()[:16]
+            records.append({**record, "entry_settings": settings["entry"], "digest": digest})
     return records
 
 
 def read_lines(path: Path) -> list[Record]:
     """Reads a report's `_runs.jsonl`."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def merged(older: Sequence[Record], newer: Sequence[Record]) -> list[Record]:
+    """All runs, of those that are in both the newer ones.
+
+    Raises:
+        ValueError: an entry with other settings in the two; says which.
+    """
+    runs: dict[tuple[str, str, int], Record] = {}
+    digests: dict[tuple[str, str], str] = {}
+    for record in (*older, *newer):
+        regime, entry = record["regime"], record["entry"]
+        if digests.setdefault((regime, entry), record["digest"]) != record["digest"]:
+            raise ValueError(
+                f"`--runs` and `--folder` must hold runs of the same settings; those of {entry} "
+                f"in {regime} differ. Report them by themselves."
+            )
+        runs[regime, entry, record["seed"]] = record
+    return list(runs.values())
 
 
 def rows_of(runs: Runs, off_target: str | None) -> list[Row]:
@@ -204,7 +227,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--targets", default="report", help="set of targets: report, dev")
     parser.add_argument("--folder", type=Path, help="of all runs of this config")
-    parser.add_argument("--runs", type=Path, help="a report's _runs.jsonl, instead of a folder")
+    parser.add_argument("--runs", type=Path, help="a report's _runs.jsonl, to which a folder adds")
     parser.add_argument("--name", help="of the files in eval/results")
     words = parser.parse_args()
     stem = words.config.stem
@@ -213,7 +236,9 @@ def main() -> None:
     wanted = f" --targets {words.targets}" if words.targets != "report" else ""
     try:
         arena = arena_config.load(words.config)
-        records = read_lines(words.runs) if words.runs else read_runs(root / words.targets)
+        records = merged(
+            read_lines(words.runs) if words.runs else [], read_runs(root / words.targets)
+        )
         report(name, arena, records, [f"python eval/arena.py --config eval/{stem}.yaml{wanted}"])
     except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err

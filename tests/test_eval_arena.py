@@ -214,6 +214,16 @@ def test_rivals_are_those_who_choose_without_the_runs_of_others():
         assert verdict(found, "FLOPs of choosing of regmix").held == held
 
 
+def test_seeds_of_two_machines_are_one_report_if_their_settings_are_the_same():
+    older = [{**record("uniform", seed, 2.0), "digest": "a"} for seed in (0, 1)]
+    newer = [{**record("uniform", seed, 3.0), "digest": "a"} for seed in (1, 2)]
+    runs = arena_statistics.group(report_arena.merged(older, newer), "pretrain")
+    assert {s: r["mean_bits_per_byte"] for s, r in runs["uniform"].items()} == {0: 2, 1: 3, 2: 3}
+    newer[0]["digest"] = "b"
+    with pytest.raises(ValueError, match="same settings; those of uniform in pretrain differ"):
+        report_arena.merged(older, newer)
+
+
 # The shuffled schedule
 
 
