@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import benchmarks
 import pytest
 import torch
@@ -150,6 +152,13 @@ def test_two_suites_share_a_runs_file(tmp_path, data_dir):
     assert found == [(3, "arc_only"), (6, "arc_only"), (6, "piqa_only")]
 
 
+def test_the_last_scores_are_in_the_last_checkpoint(tmp_path, data_dir):
+    train(tmp_path, [make_callback(data_dir)], save_strategy="steps", save_steps=2, max_steps=2)
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    found = [entry["step"] for entry in state["log_history"] if "eval/arc_easy/acc" in entry]
+    assert found == [2]
+
+
 def test_the_trainers_tokenizer_serves(tmp_path, data_dir):
     callback = EvalCallback(Harness(ARC, data_dir=data_dir, progress=False))
     tokenizer = benchmarks.make_tokenizer()
@@ -181,6 +190,16 @@ def test_a_resumed_run_takes_back_later_lines_and_makes_the_same_again(tmp_path,
     whole = run(tmp_path)
     assert [line["step"] for line in whole] == [2, 4, 6, 8]
     assert run(tmp_path, resume=str(tmp_path / "checkpoint-4")) == whole
+
+
+def test_a_step_that_was_scored_is_not_scored_again(tmp_path, data_dir):
+    # A run of one epoch, and once more from its last checkpoint: no step is left.
+    for resume in (None, str(tmp_path / "checkpoint-4")):
+        callback = make_callback(data_dir)
+        settings = {"save_strategy": "steps", "save_steps": 4, "max_steps": -1}
+        train(tmp_path, [callback], dataset=make_dataset(num_samples=16), resume=resume, **settings)
+        assert [line["step"] for line in lines(tmp_path)] == [4]
+        assert len(callback.evaluations) == (resume is None)
 
 
 def test_another_runs_file_is_set_aside(tmp_path, data_dir):

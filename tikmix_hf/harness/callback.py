@@ -116,7 +116,7 @@ class EvalCallback(TrainerCallback):
         """Evaluates where it is due."""
         step = state.global_step
         is_due = self.every_steps is not None and step % self.every_steps == 0
-        # Before the Trainer brings back the best checkpoint, if it is asked to.
+        # Before the Trainer saves, or brings back the best checkpoint if it is asked to.
         is_last = self.at_end and step >= state.max_steps
         if self._has_new_mixture() or is_due or is_last:
             self._evaluate(args, state, control, kwargs["model"])

@@ -91,7 +91,9 @@ class LiveModel(HFLM):
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         # lm-eval shows a bar for each batch of whole texts, whatever it was told.
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        return super()._loglikelihood_tokens(  # pyright: ignore[reportAttributeAccessIssue]
+            requests, disable_tqdm=True, override_bs=override_bs
+        )
 
     def _shared(
         self, answer: Callable[..., list[Answer]], requests: list[Instance]

@@ -38,13 +38,13 @@ class CheckedTask(ConfigurableTask):
         """
         if self._limits != (limit,):
             self.set_fewshot_seed(seed=FEWSHOT_SEED)
-            self._instances: list[Instance] = [
+            self._instances = [
                 request
                 for number, doc in self.doc_iterator(limit=limit)
                 for request in self._requests(number, doc)
             ]
             self._limits = (limit,)
-        for request in self._instances:
+        for request in self._instances or ():
             request.resps, request.filtered_resps = [], {}
 
     def build_qa_turn(self, *, c: Any = None, a: Any = None, **turn: Any) -> Any:
