@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tikmix_hf import MixtureSchedule, plots
-from tikmix_hf.files import write_json
+from tikmix_hf.files import read_records, write_json
 from tikmix_hf.sources import Sources
-from tikmix_hf.updates.record import read_records
 
 
 def describe(data: Sources, seconds: float) -> Table:

@@ -25,10 +25,10 @@ from tiny import (
 )
 
 from tikmix_hf import MixtureSchedule, PackedCollator, TikMixCallback
+from tikmix_hf.files import read_records
 from tikmix_hf.mixers.base import Mixer, MixerError, State
 from tikmix_hf.signals import preconditioners
 from tikmix_hf.updates.measurement import Measurement
-from tikmix_hf.updates.record import read_records
 
 
 def make_callback(dataset, **options) -> TikMixCallback:

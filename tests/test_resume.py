@@ -23,7 +23,7 @@ from tiny import (
 )
 
 from tikmix_hf import MixtureSchedule, last_complete_checkpoint
-from tikmix_hf.updates.record import read_records
+from tikmix_hf.files import read_records
 
 HERE = Path(__file__).parent
 

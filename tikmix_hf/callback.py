@@ -23,7 +23,7 @@ from transformers.trainer_callback import ExportableState
 from tikmix_hf import distributed, mixers, trainer_checks
 from tikmix_hf.checkpoint import mark_complete, warn_of_partial_checkpoint
 from tikmix_hf.dataset import InterleavedDomainDataset
-from tikmix_hf.files import write_json
+from tikmix_hf.files import drop_records_after, write_json
 from tikmix_hf.mixers.base import Mixer
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.reporters import Reporters
@@ -36,7 +36,7 @@ from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
-from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record, drop_records_after
+from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record
 from tikmix_hf.updates.updater import MixtureUpdater
 from tikmix_hf.updates.wishes import Wishes
 

@@ -21,12 +21,12 @@ from tiny import (
 )
 
 from tikmix_hf import TikMixCallback
+from tikmix_hf.files import read_records
 from tikmix_hf.signals.influence import GroupInfluence
 from tikmix_hf.signals.passes import Passes
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.updates.measurement import Measurement
 from tikmix_hf.updates.measurer import Measurer
-from tikmix_hf.updates.record import read_records
 
 
 def run(folder, *, model=None, learning_rate=1e-2, optim="adamw_torch", **settings):

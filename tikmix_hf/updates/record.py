@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.files import drop_records_after as drop_records_after
-from tikmix_hf.files import read_records as read_records
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.updates.audit import Comparison
