@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEED ?= 0
 JOBS ?= 2
+# More arguments for the quickstart's recipe.
+ARGS ?=
 
 .PHONY: install quickstart test lint format clean
 
@@ -19,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt tests/oracles.txt
 
 quickstart: install
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --cpu \
-		recipes/pretrain.py --config recipes/quickstart.yaml --seed $(SEED) --output_dir runs/quickstart
+		recipes/pretrain.py --config recipes/quickstart.yaml --seed $(SEED) --output_dir runs/quickstart $(ARGS)
 
 test: install
 	$(BIN)/python -m pytest -n $(JOBS)
