@@ -7,15 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from tikmix_hf.files import drop_records_after, read_records
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.updates.audit import Comparison
 from tikmix_hf.updates.noise_guard import Verdict
-from tikmix_hf.updates.record import (
-    UpdateRecord,
-    append_record,
-    drop_records_after,
-    read_records,
-)
+from tikmix_hf.updates.record import UpdateRecord, append_record
 
 AUDIT = Comparison(
     from_step=2,

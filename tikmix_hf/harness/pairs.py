@@ -81,7 +81,7 @@ def _pair(task: ConfigurableTask, doc: dict[str, Any], answer: str | None) -> Pa
     right = right[0] if isinstance(right, list) else right
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(doc)
-        place = right if isinstance(right, int) else choices.index(right)
+        place = right if isinstance(right, int) else choices.index(str(right))
         if not 0 <= place < len(choices):
             raise ValueError(f"answer {place} of {len(choices)}")
         return Pair(*requests[place].args[:2])
@@ -100,8 +100,8 @@ def encode(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], l
     question is the beginning of a text.
     """
     question, answer = pair
-    start = tokenizer.bos_token_id
-    start = tokenizer.eos_token_id if start is None else start
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start: Any = end if begin is None else begin
     if not question:
         tokens = tokenizer.encode(answer, add_special_tokens=False)
         return ([start], tokens) if tokens[:1] != [start] else (tokens[:1], tokens[1:])
