@@ -4,7 +4,8 @@
     torchrun --nproc_per_node 2 eval/run.py CHECKPOINT --suite paper --samples samples.jsonl
 
 In: a folder or a name on the Hub, with the tokenizer beside it. Out: `NAME_SUITE.json` and `.md` in
-eval/results or `--output`; on request each question as a line of JSON. Ranks share the questions,
+runs/scores or `--output` (`NAME_SUITE_seedN`, where `--seed` says with which seed it was trained);
+on request each question as a line of JSON. Ranks share the questions,
 rank 0 writes. The exit status is 1 if a task failed (the others' scores are written), and 2 if
 nothing could be asked or written.
 """
@@ -21,17 +22,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from provenance import PACKAGES, RESULTS, provenance
+from provenance import PACKAGES, provenance
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tikmix_hf import distributed, files
 from tikmix_hf.harness import Harness, Suite, SuiteScores
 from tikmix_hf.harness.answers import bits_per_byte
 from tikmix_hf.harness.questions import FEWSHOT_SEED
+from tikmix_hf.harness.suite import BENCHMARK
 
 ALL = "all"
+SCORES = Path("runs/scores")
 # What must be the same for a result to be replaced by a later one.
-_IDENTITY = ("model", "suite", "limit", "asked")
+_IDENTITY = ("model", "suite", "limit", "asked", "seed")
 # Transformers writes them by itself; they say nothing of the model.
 _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
 
@@ -65,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Scores a checkpoint on a suite of benchmarks.",
-        epilog="Example: python eval/run.py runs/quickstart/dynamic --suite quick --data-dir data",
+        epilog="Example: python eval/run.py runs/quickstart/model --suite quick --data-dir DIR",
     )
     parser.add_argument("checkpoint", help="folder or Hub name of model and tokenizer")
     parser.add_argument("--suite", default="quick", help="name or YAML file")
@@ -76,13 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=Path, help="JSON lines to write, one a question")
     parser.add_argument("--name", help="of the result; else the checkpoint's")
     parser.add_argument("--seed", type=int, help="that the checkpoint was trained with, to note")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--output", type=Path, default=SCORES, help="folder of the result")
     parser.add_argument("--force", action="store_true", help="overwrite another result")
     return parser
 
 
 def _harness(args: argparse.Namespace) -> Harness:
     suite = Suite.load(args.suite)
+    if made := [task.task for task in suite.tasks if task.kind != BENCHMARK]:
+        raise ValueError(
+            f"`--suite` must be of benchmarks; {', '.join(made)} of {suite.name!r} are made of a "
+            "run's own held-out text. Ask them in a recipe (`eval_suites`) or with EvalCallback."
+        )
     batch_size = args.batch_size
     if batch_size != "auto":
         if not batch_size.isdecimal() or int(batch_size) < 1:
@@ -142,7 +150,8 @@ def _name(args: argparse.Namespace) -> str:
 
 def _place(args: argparse.Namespace, suite: Suite) -> Path:
     """Of the result, without ending."""
-    return args.output / f"{_name(args)}_{suite.name}"
+    seed = "" if args.seed is None else f"_seed{args.seed}"
+    return args.output / f"{_name(args)}_{suite.name}{seed}"
 
 
 def _config_hash(config: Mapping[str, Any]) -> str:
@@ -205,7 +214,7 @@ def _write(
 ) -> None:
     """Each file at once or not at all; the questions first, since the result points to them."""
     if args.samples is not None:
-        lines = [json.dumps(line) for line in _questions(scores)]
+        lines = [json.dumps(files.finite(line)) for line in _questions(scores)]
         files.write_text(args.samples, "".join(f"{line}\n" for line in lines))
     means = averages(_harness(args).suite, scores)
     origin = provenance((*PACKAGES, "lm_eval"))
@@ -226,7 +235,7 @@ def _write(
         f"{origin['hardware']}, {settings['accelerator'] or 'no GPU'}; {versions}.",
         "",
     ]
-    files.write_json(place.with_name(f"{place.name}.json"), record)
+    files.write_json(place.with_name(f"{place.name}.json"), files.finite(record))
     files.write_text(place.with_name(f"{place.name}.md"), "\n".join(page))
     print("\n".join(page))
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tikmix_hf import MixtureSchedule, plots
-from tikmix_hf.files import read_records, write_json
+from tikmix_hf.files import finite, read_records, write_json
 from tikmix_hf.sources import Sources
 
 
@@ -47,7 +47,7 @@ def report(
     )
     write_json(
         folder / "metrics.json",
-        {"runs": results, "num_updates": len(records), **run_scores.record(scores)},
+        finite({"runs": results, "num_updates": len(records), **run_scores.record(scores)}),
     )
     schedule = MixtureSchedule.load(folder / "schedule.json")
     main_run = next(iter(results.values()))

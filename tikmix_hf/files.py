@@ -6,6 +6,7 @@ A run's lines have a `step`, by which a resumed run takes back those that it wil
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 def write_json(path: str | os.PathLike[str], record: Any) -> Path:
     """Writes plain JSON types at once or not at all; NaN and infinity are refused (ValueError)."""
     return write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def finite(record: Any) -> Any:
+    """Plain JSON types with None for what is not finite, as of a model that diverged."""
+    if isinstance(record, dict):
+        return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [finite(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 def drop_records_after(path: Path, step: int) -> None:

@@ -63,7 +63,7 @@ def result(folder: Path, name: str = "last_made_up") -> dict:
 
 def test_a_result_says_what_was_scored_how_and_on_what(call, tmp_path, checkpoint):
     assert call("--seed", "3") == 0
-    found = result(tmp_path)
+    found = result(tmp_path, "last_made_up_seed3")
     assert (found["name"], found["seed"], found["checkpoint"]) == ("last", 3, str(checkpoint))
     assert found["asked"] == ["arc_easy", "piqa"]
     assert (found["suite"], found["limit"], found["samples"]) == ("made_up", None, None)
@@ -77,7 +77,7 @@ def test_a_result_says_what_was_scored_how_and_on_what(call, tmp_path, checkpoin
     assert found["averages"] == {"all": pytest.approx(sum(own) / 2)}
     assert {"command", "versions", "hardware", "date", "fewshot_seed"} <= found.keys()
     assert "lm_eval" in found["versions"]
-    page = (tmp_path / "last_made_up.md").read_text()
+    page = (tmp_path / "last_made_up_seed3.md").read_text()
     assert "| arc_easy | acc_norm |" in page
     assert found["model"]["weights_sha256"][:16] in page
 
@@ -134,12 +134,12 @@ def test_a_task_that_fails_is_named_and_the_others_are_written(call, data_dir, t
     ("words", "message"),
     [
         (["--suite", "quik"], "`suite` has no 'quik'. Did you mean 'quick'"),
-        (["--tasks", "arc"], "`tasks` has no 'arc'"),
+        (["--tasks", "arc"], "`names` has no 'arc'"),
         (["--data-dir", "/nowhere"], "`data_dir` must be a folder"),
         (["--batch-size", "0"], "`--batch-size` must be auto or 1 or more"),
         (["--limit", "0"], "`limit` must be"),
         (["--name", "a/b"], "`--name` must be a file's name"),
-        (["--suite", "offline"], "`heldout` must be given"),
+        (["--suite", "offline"], "`--suite` must be of benchmarks"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_line(call, words, message, capsys, tmp_path):

@@ -6,7 +6,7 @@ import benchmarks
 import pytest
 
 import tikmix_hf.harness
-from tikmix_hf.harness import Suite, SuiteTask
+from tikmix_hf.harness import Harness, Suite, SuiteTask
 from tikmix_hf.harness.tasks import configs, prepare, scored_split
 
 IN_DOMAIN = ["mmlu", "hellaswag", "arc_easy", "arc_challenge", "triviaqa"]
@@ -112,7 +112,7 @@ def test_a_suite_that_is_wrong_is_refused_by_what_is_wrong_in_it(text, message):
 def test_some_of_the_tasks_keep_the_order_of_the_suite():
     suite = Suite.load("paper").only(["piqa", "arc_easy"])
     assert [task.task for task in suite.tasks] == ["arc_easy", "piqa"]
-    with pytest.raises(ValueError, match=r"`tasks` has no 'arc_esay'\. Did you mean 'arc_easy'"):
+    with pytest.raises(ValueError, match=r"`names` has no 'arc_esay'\. Did you mean 'arc_easy'"):
         suite.only(["arc_esay"])
 
 
@@ -148,3 +148,14 @@ def test_an_error_of_our_own_is_not_taken_for_a_missing_extra(monkeypatch):
     monkeypatch.setattr(tikmix_hf.harness, "import_module", broken)
     with pytest.raises(ModuleNotFoundError, match="typo"):
         tikmix_hf.harness.__getattr__("Harness")
+
+
+def test_one_name_where_several_belong_is_refused_with_the_mend():
+    with pytest.raises(ValueError, match=r"`names` must be a list .* Write \['arc_easy'\]"):
+        Suite.load("quick").only("arc_easy")
+
+
+@pytest.mark.parametrize("batch_size", ["many", 0])
+def test_a_batch_size_that_is_none_is_refused_before_anything_is_asked(batch_size):
+    with pytest.raises(ValueError, match="`batch_size` must be whole and at least 1"):
+        Harness("quick", batch_size=batch_size)

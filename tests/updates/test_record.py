@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tikmix_hf.files import drop_records_after, read_records
+from tikmix_hf.files import drop_records_after, finite, read_records
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.updates.audit import Comparison
 from tikmix_hf.updates.noise_guard import Verdict
@@ -162,3 +162,8 @@ def test_a_new_run_sets_the_file_of_another_aside(tmp_path):
     drop_records_after(path, 0)
     assert not path.exists()
     assert len(read_records(tmp_path / "previous-influence.jsonl")) == 1
+
+
+def test_what_is_not_finite_is_none_in_json():
+    record = {"a": [1.0, float("nan")], "b": {"c": float("-inf")}, "d": "nan", "e": 2}
+    assert finite(record) == {"a": [1.0, None], "b": {"c": None}, "d": "nan", "e": 2}

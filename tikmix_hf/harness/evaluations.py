@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tikmix_hf.files import drop_records_after, read_records, write_text
+from tikmix_hf.files import drop_records_after, finite, read_records, write_text
 from tikmix_hf.harness.scores import SuiteScores
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Evaluation:
             "segment": None if read is None else read.segment,
             "mixture": None if read is None else dict(read.mixture),
             "seconds": round(self.seconds, 3),
-            **_finite(self.scores.to_dict()),
+            **finite(self.scores.to_dict()),
         }
 
     def __str__(self) -> str:
@@ -113,9 +112,3 @@ class EvaluationFile:
             )
         else:
             self._waiting = []
-
-
-def _finite(record: Any) -> Any:
-    if isinstance(record, dict):
-        return {key: _finite(value) for key, value in record.items()}
-    return None if isinstance(record, float) and not math.isfinite(record) else record

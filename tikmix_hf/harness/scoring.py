@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tikmix_hf import distributed
+from tikmix_hf.checks import check_count
 from tikmix_hf.harness import offline
 from tikmix_hf.harness.answers import multiple_choice
 from tikmix_hf.harness.asking import ask, fingerprint
@@ -68,6 +69,8 @@ class Harness:
                 "domains' held-out rows. Pass {domain.name: domain.heldout for domain in domains}."
             )
         self.data_dir, self.heldout = data_dir, heldout
+        if batch_size != AUTO:
+            check_count("batch_size", batch_size)
         self.batch_size, self.keep_samples = batch_size, keep_samples
         self.progress, self.raises = progress, raises
         self._prepared: dict[str, Prepared] = {}

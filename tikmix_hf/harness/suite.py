@@ -152,10 +152,12 @@ class Suite:
         """Some of the tasks, in the suite's order.
 
         Raises:
-            ValueError: a name that the suite has not.
+            ValueError: a name that the suite has not, or a text instead of several.
         """
+        if isinstance(names, str):
+            raise ValueError(f"`names` must be a list of names; got {names!r}. Write [{names!r}].")
         for name in names:
-            _refuse_unknown("tasks", name, [task.task for task in self.tasks])
+            _refuse_unknown("names", name, [task.task for task in self.tasks])
         return dataclasses.replace(
             self, tasks=tuple(task for task in self.tasks if task.task in names)
         )
