@@ -16,6 +16,7 @@ same size and another seed at the same step. Without a ceiling drift would mean 
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,33 +103,40 @@ def over_time(values_CPJK: np.ndarray) -> np.ndarray:
     return found
 
 
+def ceiling(one: float, other: float) -> float:
+    """What two noisy measurements of the same thing agree to, from how far each repeats itself.
+
+    The geometric mean (Spearman 1904): noise divides each side's share of the covariance by the
+    root of its own reliability. 0 where a measurement does not repeat itself at all.
+    """
+    return math.sqrt(max(one, 0.0) * max(other, 0.0))
+
+
 def drift(agreement_CC: np.ndarray) -> float:
-    """What the first and the last checkpoint lose against their ceilings."""
-    ceiling = (agreement_CC[0, 0] + agreement_CC[-1, -1]) / 2
-    return float(ceiling - agreement_CC[0, -1])
+    """What the first and the last checkpoint lose against what noise leaves of them."""
+    return ceiling(agreement_CC[0, 0], agreement_CC[-1, -1]) - float(agreement_CC[0, -1])
 
 
 def size_gaps(values: Mapping[str, np.ndarray]) -> list[float]:
-    """What other sizes lose against the same size and another seed, by seed and mean over steps.
+    """What other sizes lose against the same size and another seed, mean over steps.
 
     Args:
         values: size to (S, C, P, J, K) of the same seeds and checkpoints.
 
     Returns:
-        One number for each seed, of its pairs with all others; none for a single seed.
+        One number for each two seeds, of which none is in two pairs, so that they are independent;
+        a seed that is left over is not used.
     """
     small, large = (values[size] for size in SIZES)
     num_seeds, num_checkpoints = small.shape[:2]
     gaps = []
-    for seed in range(num_seeds if num_seeds > 1 else 0):
+    for one in range(0, num_seeds - 1, 2):
         lost = []
-        for other, c in itertools.product(range(num_seeds), range(num_checkpoints)):
-            if other == seed:
-                continue
-            same = [crossed(own[seed, c], own[other, c]) for own in (small, large)]
-            across = [crossed(small[seed, c], large[other, c])]
-            across += [crossed(large[seed, c], small[other, c])]
-            lost.append(np.mean(same) - np.mean(across))
+        for c in range(num_checkpoints):
+            first, second = ((small[seed, c], large[seed, c]) for seed in (one, one + 1))
+            same = [crossed(a, b) for a, b in zip(first, second, strict=True)]
+            across = [crossed(first[0], second[1]), crossed(first[1], second[0])]
+            lost.append(ceiling(*same) - np.mean(across))
         gaps.append(float(np.mean(lost)))
     return gaps
 
@@ -140,7 +148,10 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         for size in SIZES
     }
     times = {size: [over_time(run) for run in own] for size, own in values.items()}
-    over_runs = verdict.of_mean([drift(run) for own in times.values() for run in own])
+    # Two sizes of a seed saw the same text in the same order: they are one run here.
+    over_runs = verdict.of_mean(
+        [float(np.mean([drift(run) for run in runs])) for runs in zip(*times.values(), strict=True)]
+    )
     gaps = size_gaps(values)
     across = verdict.of_mean(gaps) if gaps else verdict.Interval(*3 * [float("nan")])
     parts = verdict.held(over_runs, 0.0), verdict.held(across, 0.0)
@@ -161,10 +172,10 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         f"{len(records[f'small-{setting.seeds[0]}']['targets'])} targets and "
         f"{len(setting.seeds)} seeds, always of measurements on different rows ({setting.rows} of "
         "each domain and target). Where a step meets itself is the ceiling that noise leaves. "
-        "`lost` is the mean ceiling of both ends less their agreement, with its interval over "
-        "seeds (Student t; in the verdict over seeds and sizes). Across sizes, at the same step, "
-        "the ceiling is that of two seeds of one size, so that what differs by chance between "
-        "two models is no difference of size; intervals are over seeds, whose pairs overlap.",
+        "`lost` is the geometric mean of both ends' ceilings less their agreement, with its "
+        "interval over seeds (Student t; in the verdict of the mean over sizes). Across sizes, "
+        "at the same step, the ceiling is that of two seeds of one size, so that what differs by "
+        "chance between two models is no difference of size; intervals are over pairs of seeds without overlap.",
         draw=lambda path: draw(times, at, path),
     )
 
