@@ -175,7 +175,8 @@ def report(setting: Setting, records: Mapping[str, Record]) -> Finding:
         "`lost` is the geometric mean of both ends' ceilings less their agreement, with its "
         "interval over seeds (Student t; in the verdict of the mean over sizes). Across sizes, "
         "at the same step, the ceiling is that of two seeds of one size, so that what differs by "
-        "chance between two models is no difference of size; intervals are over pairs of seeds without overlap.",
+        "chance between two models is no difference of size; intervals are over pairs of seeds, "
+        "none of them in two.",
         draw=lambda path: draw(times, at, path),
     )
 
