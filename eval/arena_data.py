@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 from arena_config import Arena
 from arena_text import Question, benchmark_documents, domain_documents, questions
-from datasets import Dataset, disable_progress_bars, load_from_disk
+from datasets import Dataset, load_from_disk
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
@@ -50,12 +53,25 @@ class ArenaText(NamedTuple):
     """Bytes of text that each token stands for; none for special ones."""
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Silences the bars of datasets, of which many jobs at once would make a mess."""
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+@_without_bars()
 def prepare(arena: Arena, targets: str, cache: Path) -> None:
     """Tokenises and packs everything, unless the cache has it."""
     folder = _folder(arena, targets, cache)
     if arena.data == EMBEDDED or folder.is_dir():
         return
-    disable_progress_bars()
     data = data_folder(arena)
     texts = {
         f"{split}/{domain}": domain_documents(data, domain, split, num)
@@ -84,6 +100,7 @@ def prepare(arena: Arena, targets: str, cache: Path) -> None:
         os.rename(unfinished, folder)
 
 
+@_without_bars()
 def load(arena: Arena, targets: str, cache: Path, *, domain_tokens: int | None = None) -> ArenaText:
     """Maps what `prepare` left.
 
@@ -100,7 +117,6 @@ def load(arena: Arena, targets: str, cache: Path, *, domain_tokens: int | None =
         measured, judged = corpus.targets, corpus.target_evals
         tokenizer, asked = corpus.tokenizer, {}
     else:
-        disable_progress_bars()
         folder, data = _folder(arena, targets, cache), data_folder(arena)
         train, heldout = (_rows(folder / side, arena.domains) for side in ("train", "heldout"))
         names = tuple(arena.targets[targets])
