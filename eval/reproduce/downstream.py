@@ -184,6 +184,7 @@ STUDY = Study(
     jobs=jobs,
     do=do,
     report=report,
+    benchmarks=tuple(scored.TASKS),
 )
 
 if __name__ == "__main__":

@@ -233,6 +233,7 @@ STUDY = Study(
     jobs=jobs,
     do=do,
     report=report,
+    benchmarks=tuple(scored.TASKS),
 )
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 In: a `Study`, which says what to train and measure (`jobs`, `do`) and what that means (`report`).
 Out: `eval/results/reproduce_NAME.{json,md,png}`, and the verdict as the last line on the screen.
-Jobs leave one file each below `runs/reproduce/NAME-DIGEST/`, where the digest is of all settings:
-a killed script goes on where it was, and other settings have another folder.
+Jobs leave one file each below `runs/reproduce/NAME-DIGEST/`, where the digest is of all settings,
+the code, the versions and the data (`fingerprint.py`): a killed script goes on where it was, and
+whatever may give another outcome has another folder, with its text.
 """
 
 # pyright: reportMissingImports=false
@@ -17,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,14 @@ from arena_data import ArenaText
 from arena_jobs import TEXT, Job
 from compare_tables import markdown
 
+from reproduce import fingerprint
 from reproduce.verdict import Verdict
 from tikmix_hf.files import write_json, write_text
+from tikmix_hf.installed_text import metadata_folders
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+SPLITS = ("train", "heldout")
 Record = dict[str, Any]
 
 
@@ -63,7 +67,7 @@ class Setting:
 
     def text(self) -> ArenaText:
         """What the text job left."""
-        return arena_data.load(self.arena, self.targets, self.folder.parent)
+        return arena_data.load(self.arena, self.targets, self.folder)
 
     def told(self) -> dict[str, Any]:
         """All that decides the outcome, as plain JSON types."""
@@ -105,6 +109,8 @@ class Study:
     """Runs one job; returns its file's content."""
     report: Callable[[Setting, Mapping[str, Record]], Finding]
     """Makes the finding of all jobs' files by name."""
+    benchmarks: tuple[str, ...] = ()
+    """Names of those that models are scored on."""
 
     def all_jobs(self, setting: Setting) -> dict[str, Job]:
         """Every job by name, in an order in which they can be run."""
@@ -116,7 +122,7 @@ class Study:
         started = time.perf_counter()
         job = self.all_jobs(setting)[name]
         if job.kind == "text":
-            arena_data.prepare(setting.arena, setting.targets, setting.folder.parent)
+            arena_data.prepare(setting.arena, setting.targets, setting.folder)
             record: Record = {}
         else:
             record = self.do(setting, job)
@@ -182,17 +188,23 @@ def main(study: Study, description: str) -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "reproduce")
     parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--of", help=argparse.SUPPRESS)  # the folder that the job was started for
     words = parser.parse_args()
     try:
         setting = make_setting(study, words)
     except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err
     if words.job is not None:
+        if words.of not in (None, setting.folder.name):
+            raise SystemExit(
+                f"Code, versions or data have changed since {words.of} was begun; this job would "
+                f"be of {setting.folder.name}. Start the script again."
+            )
         torch.set_num_threads(1)
         warnings.filterwarnings("ignore")
         study.run_job(setting, words.job)
         return
-    command = [sys.executable, *sys.argv, "--job"]
+    command = [sys.executable, *sys.argv, "--of", setting.folder.name, "--job"]
     wanted = study.all_jobs(setting)
     if not Scheduler(wanted, setting.folder, command, words.processes).run():
         raise SystemExit(1)
@@ -212,12 +224,32 @@ def make_setting(study: Study, words: argparse.Namespace) -> Setting:
     unplaced = Setting(
         arena=arena, targets=study.targets, seeds=seeds, folder=words.folder, **numbers
     )
+    folder = words.folder / f"{study.name}-{digest(study, unplaced)}"
+    return replace(unplaced, folder=folder)
+
+
+def digest(study: Study, setting: Setting) -> str:
+    """Of all that decides what a job finds: settings, code, versions and data."""
+    arena = setting.arena
     # Seeds are other jobs, not another setting: with one more, those that are done still count.
-    told = {k: v for k, v in unplaced.told().items() if k != "seeds"}
-    targets = repr(arena.targets[study.targets])
-    digest = blake2b(json.dumps([told, targets]).encode(), digest_size=6).hexdigest()
-    folder = words.folder / f"{study.name}-{digest}"
-    return Setting(arena=arena, targets=study.targets, seeds=seeds, folder=folder, **numbers)
+    told = {k: v for k, v in setting.told().items() if k != "seeds"}
+    settings = [told, repr(arena.targets[study.targets]), dict(arena.benchmarks)]
+    code = fingerprint.of_code(fingerprint.sources(HERE / f"{study.name}.py"))
+    if arena.data == arena_data.EMBEDDED:
+        data = [folder.name for folder in metadata_folders()]  # whose files it is made of
+    else:
+        data = fingerprint.of_data(arena_data.data_folder(arena), data_files(study, arena))
+    content = json.dumps([settings, code, fingerprint.versions(), data])
+    return blake2b(content.encode(), digest_size=6).hexdigest()
+
+
+def data_files(study: Study, arena: Arena) -> list[str]:
+    """What a study reads of the data folder: files, and the folders of benchmarks."""
+    splits = [f"text/{name}.{side}.jsonl.gz" for name in arena.domains for side in SPLITS]
+    targets = arena.targets[study.targets].values()
+    measured = [file.path for own in targets for file in (*own.measured, *own.judged)]
+    below = [*measured, *arena.benchmarks.values(), *study.benchmarks]
+    return [*splits, *(f"benchmarks/{name}" for name in below)]
 
 
 def _only_entry(arena: Arena) -> tuple[str, str]:
