@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import benchmarks
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from lm_eval.api.instance import Instance
 from tiny import (
     RecordingLlama,
     make_arguments,
@@ -25,9 +27,11 @@ from tiny import (
     make_targets,
     make_trainer,
 )
+from torch.distributed.fsdp import fully_shard
 
 from tikmix_hf import TikMixCallback, distributed
-from tikmix_hf.harness import EvalCallback, Harness, SuiteScores
+from tikmix_hf.harness import EvalCallback, Harness, SuiteScores, language_model
+from tikmix_hf.harness.language_model import LiveModel
 
 
 def score(data_dir: Path, model: RecordingLlama | None = None, **settings: Any) -> SuiteScores:
@@ -35,9 +39,9 @@ def score(data_dir: Path, model: RecordingLlama | None = None, **settings: Any) 
     return harness.score(model or make_model(), benchmarks.make_tokenizer())
 
 
-def good(data_dir: Path) -> dict[str, Any]:
+def good(data_dir: Path, model: RecordingLlama | None = None) -> dict[str, Any]:
     """Scores of a fixed model, and every answer that they are made of."""
-    found = score(data_dir, batch_size=3, keep_samples=True)
+    found = score(data_dir, model, batch_size=3, keep_samples=True)
     return {
         "scores": found.scalars(),
         "questions": [own.num_questions for own in found.tasks],
@@ -108,6 +112,56 @@ def trained(folder: Path, data_dir: Path) -> dict[str, Any]:
     }
 
 
+class _Counts(RecordingLlama):
+    """Counts its forward passes."""
+
+    num_passes = 0
+
+    def forward(self, *args, **kwargs):
+        self.num_passes += 1
+        return super().forward(*args, **kwargs)
+
+
+# Requests that cost the ranks unlike numbers of passes if each answers every second one.
+UNLIKE = {
+    # Rank 0 has the long texts, of five windows each.
+    "loglikelihood_rolling": [("a" * 40,), ("b",)] * 3,
+    # Rank 0 has one prompt three times, whose answers could share a pass.
+    "loglikelihood": [("same", " ")] * 2 + [("same", "x"), ("one", "y"), ("same", "z")],
+    # Rank 0 has one kind of request, rank 1 has two: batches are of one kind.
+    "generate_until": [("abc", {"until": ["."], "max_gen_toks": most}) for most in (1, 1, 1, 2)],
+}
+# Rank 0's text ends before rank 1's.
+ENDS_EARLY = [(prompt, {"until": ["\n"], "max_gen_toks": 8}) for prompt in ("Q:", "abc")]
+
+
+def num_passes(kind: str, requests: list[tuple[Any, ...]], length: int) -> list[Any]:
+    """Of this rank, and the length of each answer that is a text."""
+    made = make_model(initializer_range=0.3, max_position_embeddings=length)
+    model = _Counts(made.config)
+    model.load_state_dict(made.state_dict())
+    live = LiveModel(model, benchmarks.make_tokenizer(), batch_size=1)
+    asked = [
+        Instance(request_type=kind, doc={}, arguments=own, idx=n) for n, own in enumerate(requests)
+    ]
+    with mock.patch.object(language_model, "is_sharded", return_value=True):
+        answers = {
+            "loglikelihood_rolling": live.loglikelihood_rolling,
+            "loglikelihood": live.loglikelihood,
+            "generate_until": live.generate_until,
+        }[kind](asked)
+    assert len(answers) == len(requests)
+    return [model.num_passes, [len(text) for text in answers if isinstance(text, str)]]
+
+
+def sharded(data_dir: Path) -> dict[str, Any]:
+    """Scores of the fixed model where each rank holds half of it: all passes are collective."""
+    model = make_model()
+    for layer in model.model.layers:
+        fully_shard(layer)
+    return good(data_dir, fully_shard(model))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
@@ -122,6 +176,11 @@ def main() -> None:
         "raised": raised(folder / "spoilt"),
         "forward": score(data_dir, _Raises(make_model().config)).failures,
         "afterwards": good(data_dir),
+        "passes": {
+            **{kind: num_passes(kind, requests, 8) for kind, requests in UNLIKE.items()},
+            "ends_early": num_passes("generate_until", ENDS_EARLY, 64),
+        },
+        "sharded": sharded(data_dir),
     }
     (folder / f"rank{distributed.rank()}.json").write_text(json.dumps(told))
     distributed.barrier()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import benchmarks
 import pytest
-from eval_two_ranks import good
+from eval_two_ranks import UNLIKE, good
 
 from tikmix_hf.files import read_records
 
@@ -103,3 +103,22 @@ def test_a_run_is_evaluated_by_both_and_written_down_by_one(runs):
     assert first["num_samples"] == [8 * step for step in first["steps"]]
     lines = read_records(folder / "run" / "evaluations.jsonl")
     assert [line["step"] for line in lines] == first["steps"]
+
+
+@pytest.mark.parametrize("kind", [*UNLIKE, "ends_early"])
+def test_ranks_make_the_same_number_of_passes_whatever_is_theirs(runs, kind):
+    # One pass more on one rank would wait for ever where the model is sharded.
+    _, ranks, _ = runs
+    first, second = (rank["passes"][kind] for rank in ranks)
+    assert first == second
+    assert first[0] >= 3
+    if kind == "ends_early":
+        assert first[1][0] < first[1][1]
+
+
+def test_a_sharded_model_scores_what_the_whole_one_does(runs):
+    _, ranks, _ = runs
+    for rank in ranks:
+        assert rank["sharded"]["failures"] == {}
+        assert rank["sharded"]["texts"] == rank["good"]["texts"]
+        assert rank["sharded"]["scores"] == pytest.approx(rank["good"]["scores"], rel=1e-5)

@@ -22,10 +22,12 @@ from huggingface_hub import utils as hub
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tikmix_hf import distributed
 from tikmix_hf.signals.gradients import undisturbed
+from tikmix_hf.signals.passes import is_sharded
 
 AUTO = "auto"
 AUTO_ON_CPU = 16
@@ -46,6 +48,13 @@ class LiveModel(HFLM):
             elsewhere.
         on_answer: called after each answer of this rank. lm-eval's own bars are never shown.
     """
+
+    # HFLM's own, which its decorator hides from type checkers.
+    model: PreTrainedModel
+    max_length: int
+    prefix_token_id: int
+    tok_encode: Callable[[str], list[int]]
+    _loglikelihood_tokens: Callable[..., list[tuple[float, bool]]]
 
     def __init__(
         self,
@@ -80,27 +89,59 @@ class LiveModel(HFLM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Log-likelihoods of whole texts."""
-        return self._shared(super().loglikelihood_rolling, requests)
+        """Log-likelihoods of whole texts, of which long ones are read in several windows.
+
+        Windows are what ranks share: how many there are of its own texts differs from rank to rank.
+        """
+        windows = [self._windows(*request.args) for request in requests]
+        flat = [(None, *window) for own in windows for window in own]
+        answers = iter(self._shared(self._loglikelihood_tokens, flat))
+        nats = [sum((next(answers)[0] for _ in own), 0.0) for own in windows]
+        for request, value in list(zip(requests, nats, strict=True))[self._share]:
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
+        return nats
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations."""
-        return self._shared(super().generate_until, requests)
+        """Greedy continuations.
 
-    def _loglikelihood_tokens(
-        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        # lm-eval shows a bar for each batch of whole texts, whatever it was told.
-        return super()._loglikelihood_tokens(  # pyright: ignore[reportAttributeAccessIssue]
-            requests, disable_tqdm=True, override_bs=override_bs
+        Requests of a batch have the same settings, so each setting's are shared by themselves.
+        """
+        by_settings: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            _, settings = request.arguments
+            by_settings.setdefault(repr(settings), []).append(place)
+        texts: dict[int, str] = {}
+        for places in by_settings.values():
+            answers = self._shared(super().generate_until, [requests[place] for place in places])
+            texts |= zip(places, answers, strict=True)
+        return [texts[place] for place in range(len(requests))]
+
+    def _model_generate(self, context: Any, **settings: Any) -> torch.Tensor:
+        # transformers sees to it only for models that it has sharded itself.
+        if distributed.world_size() > 1 and is_sharded(self.model):
+            settings["synced_gpus"] = True
+        return super()._model_generate(  # pyright: ignore[reportAttributeAccessIssue]
+            context, **settings
         )
 
-    def _shared(
-        self, answer: Callable[..., list[Answer]], requests: list[Instance]
-    ) -> list[Answer]:
-        """Answers every world-th request here and takes the rest from the other ranks."""
-        ranks, rank = distributed.world_size(), distributed.rank()
-        mine = requests[rank::ranks]
+    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Context and continuation of each of a text's windows, as `HFLM` cuts them."""
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [make_disjoint_window(window) for window in windows]
+
+    @property
+    def _share(self) -> slice:
+        """Which of all requests are this rank's: every world-th."""
+        return slice(distributed.rank(), None, distributed.world_size())
+
+    def _shared(self, answer: Callable[..., list[Answer]], requests: list[Any]) -> list[Answer]:
+        """Answers this rank's share of requests and takes the rest from the other ranks."""
+        ranks, mine = distributed.world_size(), requests[self._share]
         # As many everywhere: the forward passes of a sharded model are collective.
         mine += requests[-1:] * (-(-len(requests) // ranks) - len(mine))
         # lm-eval prints which batch size it found.
