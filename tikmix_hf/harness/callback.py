@@ -99,15 +99,16 @@ class EvalCallback(TrainerCallback):
         self._harness.progress = self._progress and not args.disable_tqdm
         self._join = _join(args, kwargs["train_dataloader"])
         self._dataset = self._updated_dataset(kwargs["train_dataloader"])
-        self._num_segments: int | None = None
+        self._num_segments = 0 if self._dataset is None else self._dataset.num_segments
         self._file = EvaluationFile((self.output_dir or Path(str(args.output_dir))) / EVALUATIONS)
-        self._last_step = distributed.solve_on_rank_0(lambda: self._resume(state.global_step))
+        self._first_step, self._last_step = state.global_step, None
+        self._resume(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluates where a callback that stands later in the list has announced a mixture."""
-        if self._has_new_mixture():
+        if self._has_new_mixture(state.global_step):
             self._evaluate(args, state, control, kwargs["model"])
 
     def on_step_end(
@@ -118,24 +119,39 @@ class EvalCallback(TrainerCallback):
         is_due = self.every_steps is not None and step % self.every_steps == 0
         # Before the Trainer saves, or brings back the best checkpoint if it is asked to.
         is_last = self.at_end and step >= state.max_steps
-        if self._has_new_mixture() or is_due or is_last:
+        if self._has_new_mixture(step) or is_due or is_last:
+            self._evaluate(args, state, control, kwargs["model"])
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluates where training is stopped early: no step begins that would do it."""
+        # Not when training ends: the Trainer may have brought back the best checkpoint by then.
+        if not control.should_training_stop:
+            return
+        if self._has_new_mixture(state.global_step) or self.at_end:
             self._evaluate(args, state, control, kwargs["model"])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Evaluates where training was stopped early, and closes what was opened."""
+        """Evaluates where no step was left to do, and closes what was opened."""
         if self.at_end and state.global_step:
             self._evaluate(args, state, control, kwargs["model"])
         self._reporters.close(args, state, control)
 
-    def _has_new_mixture(self) -> bool:
+    def _has_new_mixture(self, step: int) -> bool:
         """Whether mixtures have been announced since this was last asked."""
         if self._dataset is None:
             return False
         before, self._num_segments = self._num_segments, self._dataset.num_segments
-        # The first step begins when every callback has put back what a checkpoint kept.
-        return before is not None and self._num_segments > before
+        is_new = self._num_segments > before
+        if step > self._first_step:
+            return is_new
+        # Before its first step a callback that stands later has put back a checkpoint's schedule.
+        # The mixture that was announced last before the save may not have been evaluated.
+        last = self._dataset.schedule.segments[-1]
+        return is_new and last.update.get("step") == step
 
     # What one evaluation does
 
@@ -166,10 +182,17 @@ class EvalCallback(TrainerCallback):
             if self._harness.progress:
                 tqdm.write(str(evaluation))
 
-    def _resume(self, step: int) -> int | None:
-        """On rank 0: drops lines that will be made anew; returns the step if it has been scored."""
-        self._file.resume(step)
-        return step if self._file.has(self._harness.suite.name, step) else None
+    def _resume(self, state: TrainerState) -> None:
+        """Drops lines that will be made anew, and takes up what has been scored at this step."""
+        step, suite = state.global_step, self._harness.suite.name
+        scores = distributed.solve_on_rank_0(lambda: self._file.resume(step, suite))
+        if scores is None:
+            return
+        self._last_step = step
+        # The checkpoint's history has no evaluation that came after it was saved.
+        scalars, history = scores.scalars(), state.log_history
+        if not any(own["step"] == step and scalars.keys() <= own.keys() for own in history):
+            history.append({**scalars, "step": step})
 
     def _find_tokenizer(self, processing_class: Any) -> PreTrainedTokenizerBase:
         found = self.tokenizer or processing_class

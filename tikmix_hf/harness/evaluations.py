@@ -86,17 +86,18 @@ class EvaluationFile:
         self.path = path
         self._waiting: list[str] = []
 
-    def resume(self, step: int) -> None:
-        """Takes back lines after `step`; at step 0 another run's file is set aside."""
+    def resume(self, step: int, suite: str) -> SuiteScores | None:
+        """Takes back lines after `step`; at step 0 another run's file is set aside.
+
+        Returns:
+            What a suite scored at that very step, if it was asked.
+        """
         self._waiting = []
         drop_records_after(self.path, step)
-
-    def has(self, suite: str, step: int) -> bool:
-        """Whether a suite's evaluation at a step is there."""
-        if not self.path.is_file():
-            return False
-        lines = read_records(self.path)
-        return any((line["suite"], line["step"]) == (suite, step) for line in lines)
+        for line in read_records(self.path) if self.path.is_file() else ():
+            if (line["suite"], line["step"]) == (suite, step):
+                return SuiteScores.from_dict(line)
+        return None
 
     def add(self, evaluation: Evaluation) -> None:
         """Adds a line; one that cannot be written is logged, and tried again with the next."""
