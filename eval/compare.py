@@ -1,7 +1,7 @@
 """Scores of several runs side by side: a line for each task, a column for each run.
 
     python eval/compare.py dynamic-0.json static-0.json dynamic-1.json static-1.json \
-        --baseline static --output runs/comparison
+        --baseline static --output runs/scores/comparison
 
 In: results of `eval/run.py`, one for each run and seed; those of one `name` are one column, its
 seeds are averaged. Out: OUTPUT.md, OUTPUT.json and OUTPUT.png: each task's metric, the difference
@@ -13,24 +13,27 @@ otherwise, and the table says which; how: `compare_statistics.py`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compare_results import Run, differing, read, task_names
-from compare_statistics import Difference, Line, compare
+from compare_results import Run, differing, is_comparison, read, task_names
+from compare_statistics import Difference, Line, compare, known
 from compare_tables import markdown
 from provenance import provenance
 
 from tikmix_hf import figures
 from tikmix_hf.files import write_json, write_text
 
+OUTPUT = Path("runs/scores/comparison")
 NOTES = (
-    "Means over seeds. In brackets: the difference to {baseline}, with a paired bootstrap 95 % "
-    "interval over what `interval over` says: *questions*, resampled with their answers by all "
-    "seeds, or *seeds*. Over questions the interval says what other questions of the kind would "
-    "give, not what other seeds would; over few seeds it is too narrow. *Best on* counts tasks "
-    "that all runs were scored on; runs that share the best score all count."
+    "Means over the seeds that all runs of a line have. In brackets: the difference to {baseline}, "
+    "over the seeds that both have, with a paired bootstrap 95 % interval over what `interval "
+    "over` says: *questions*, resampled with their answers by all seeds, or *seeds*. Over "
+    "questions the interval says what other questions of the kind would give, not what other seeds would; "
+    "over few seeds it is too narrow. *Best on* counts tasks that all runs were scored on, with a "
+    "seed that all have; runs that share the best score all count."
 )
 
 
@@ -65,8 +68,8 @@ def _interval(difference: Difference) -> str:
 
 
 def best_counts(lines: Sequence[Line], names: Sequence[str]) -> tuple[int, dict[str, int]]:
-    """Tasks that all runs were scored on, and on how many of them each run is best."""
-    common = [line for line in lines if all(name in line.means for name in names)]
+    """Tasks that all runs were scored on with a seed in common, and where each run is best."""
+    common = [line for line in lines if line.best and all(name in line.means for name in names)]
     return len(common), {name: sum(name in line.best for line in common) for name in names}
 
 
@@ -101,6 +104,35 @@ def draw(lines: Sequence[Line], names: Sequence[str], baseline: str, path: Path)
     figures.save(figure, path)
 
 
+def told_of_seeds(seeds: Mapping[str, Sequence[int]]) -> str:
+    """Which seeds each run has."""
+    parts = [f"{name}: {', '.join(map(str, own)) or 'not told'}" for name, own in seeds.items()]
+    return f"Seeds: {'; '.join(parts)}."
+
+
+def told_of_steps(runs: Sequence[Run]) -> list[str]:
+    """After how many steps each run was scored, where any of them tells."""
+    if not any(run.steps for run in runs):
+        return []
+    parts = []
+    for run in runs:
+        steps = sorted(set(run.steps.values()))
+        parts.append(f"{run.title}: {', '.join(map(str, steps)) or 'not told'}")
+    return [f"Scored after steps: {'; '.join(parts)}."]
+
+
+def left_out(lines: Sequence[Line], runs: Sequence[Run]) -> list[str]:
+    """Scores that means have nothing of, since not all runs have the seed."""
+    parts = []
+    for line in lines:
+        scored = [run for run in runs if run.value(line.task) is not None]
+        if scored and not line.seeds:
+            parts.append(f"{line.task}: no seed that all have, means are over each run's own")
+        elif out := [run.title for run in scored if run.seed not in line.seeds]:
+            parts.append(f"{line.task}: without {', '.join(out)}")
+    return [f"Not all runs have the same seeds: {'; '.join(parts)}."] if parts else []
+
+
 def write(runs: Sequence[Run], baseline: str, output: Path) -> str:
     """Compares, writes the three files, and returns the page.
 
@@ -120,20 +152,21 @@ def write(runs: Sequence[Run], baseline: str, output: Path) -> str:
     lines = [compare(runs, task, baseline) for task in task_names(runs)]
     notes, origin = NOTES.format(baseline=baseline), provenance()
     counted, best = best_counts(lines, names)
-    seeds = {name: sorted(run.seed for run in runs if run.name == name) for name in names}
-    own = "; ".join(f"{name}: {', '.join(map(str, numbers))}" for name, numbers in seeds.items())
+    seeds = {name: known(run.seed for run in runs if run.name == name) for name in names}
     title = "Scores of " + ", ".join(names)
     failures = [
-        f"* {run.name}, seed {run.seed}: {task} failed: {reason}"
+        f"* {run.title}: {task} failed: {reason}"
         for run in runs
         for task, reason in run.failures.items()
     ]
-    page = [f"# {title}", "", f"{notes} Seeds: {own}.", "", *markdown(table(lines, names)), ""]
+    told = [notes, told_of_seeds(seeds), *left_out(lines, runs), *told_of_steps(runs)]
+    page = [f"# {title}", "", " ".join(told), "", *markdown(table(lines, names)), ""]
     page += [*failures, *([""] if failures else []), f"![{title}]({output.name}.png)", ""]
     page += [f"`{origin['command']}`, {origin['date']}; {origin['hardware']}.", ""]
     output.parent.mkdir(parents=True, exist_ok=True)
     tasks = [line.to_dict() for line in lines]
     record = {"title": title, **origin, "notes": notes, "baseline": baseline, "seeds": seeds}
+    record["steps"] = {run.title: dict(run.steps) for run in runs}
     record |= {"tasks": tasks, "best_on": {"of": counted, **best}, "failures": failures}
     write_json(output.with_name(f"{output.name}.json"), record)
     draw(lines, names, baseline, output.with_name(f"{output.name}.png"))
@@ -146,10 +179,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="files that eval/run.py wrote")
     parser.add_argument("--baseline", help="name of a run; the first file's otherwise")
-    parser.add_argument("--output", type=Path, default=Path("comparison"), help="without ending")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="without ending")
+    parser.add_argument("--suite", help="whose scores to compare; else those of all suites")
     words = parser.parse_args()
     try:
-        runs = read(words.results)
+        own = [path for path in words.results if not is_comparison(path)]
+        for path in words.results:
+            if path not in own:
+                print(f"{path} is a comparison and no result: left out.", file=sys.stderr)
+        runs = read(own, words.suite)
         print(write(runs, words.baseline or runs[0].name, words.output))
     except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err

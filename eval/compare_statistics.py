@@ -11,7 +11,7 @@ seeds' differences (Efron 1979, percentile intervals). A single seed without sam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Difference:
     """Upper end."""
     over: str
     """What was resampled: QUESTIONS, SEEDS or NOTHING."""
-    seeds: tuple[int, ...]
-    """In common with the baseline."""
+    seeds: tuple[int | None, ...]
+    """In common with the baseline; None: of results without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,11 +54,13 @@ class Line:
     metric: str
     """Which stands for it."""
     means: Mapping[str, float]
-    """Run to its mean over seeds; runs without a score are not there."""
+    """Run to its mean over `seeds`; runs without a score are not there."""
     differences: Mapping[str, Difference]
     """Run to its difference, the baseline's own left out."""
     best: tuple[str, ...]
-    """Runs with the best mean."""
+    """Runs with the best mean; none where runs have no seed in common."""
+    seeds: tuple[int | None, ...]
+    """Those that all runs with a score have; where there is none, means are over each run's own."""
 
     @property
     def sign(self) -> int:
@@ -77,8 +79,12 @@ class Line:
             "metric": self.metric,
             "better": self.better,
             "means": dict(self.means),
-            "differences": {name: asdict(own) for name, own in self.differences.items()},
+            "differences": {
+                name: {**asdict(own), "seeds": known(own.seeds)}
+                for name, own in self.differences.items()
+            },
             "best": list(self.best),
+            "seeds": known(self.seeds),
         }
 
 
@@ -90,25 +96,40 @@ def compare(runs: Sequence[Run], task: str, baseline: str) -> Line:
         task: its name.
         baseline: name of the runs that others are compared with.
     """
-    scored: dict[str, dict[int, Run]] = {}
+    scored: dict[str, dict[int | None, Run]] = {}
     metric = next(run.tasks[task]["metric"] for run in runs if task in run.tasks)
     for run in runs:
         if run.value(task) is not None:
             scored.setdefault(run.name, {})[run.seed] = run
-    means = {
-        name: math.fsum(_value(run, task) for run in own.values()) / len(own)
-        for name, own in scored.items()
-    }
+    shared = common_seeds(list(scored.values()))
+    means = {}
+    for name, own in scored.items():
+        values = [_value(own[seed], task) for seed in shared or own]
+        means[name] = math.fsum(values) / len(values)
     differences = {}
     for name, own in scored.items():
-        common = sorted(set(own) & set(scored.get(baseline, {})))
-        if name != baseline and common:
-            pairs = [(own[seed], scored[baseline][seed]) for seed in common]
+        both = common_seeds([own, scored.get(baseline, {})])
+        if name != baseline and both:
+            pairs = [(own[seed], scored[baseline][seed]) for seed in both]
             differences[name] = difference(pairs, task)
     sign = -1 if metric in LOWER_IS_BETTER else 1
     top = max((sign * mean for mean in means.values()), default=math.nan)
-    best = tuple(name for name, mean in means.items() if sign * mean == top)
-    return Line(task=task, metric=metric, means=means, differences=differences, best=best)
+    best = tuple(name for name, mean in means.items() if shared and sign * mean == top)
+    return Line(
+        task=task, metric=metric, means=means, differences=differences, best=best, seeds=shared
+    )
+
+
+def known(seeds: Iterable[int | None]) -> list[int]:
+    """The seeds of results that tell one, sorted."""
+    return sorted(seed for seed in seeds if seed is not None)
+
+
+def common_seeds(scored: Sequence[Mapping[int | None, Run]]) -> tuple[int | None, ...]:
+    """Seeds that all of several runs have, sorted."""
+    every = [set(own) for own in scored]
+    shared = set.intersection(*every) if every else set()
+    return tuple(sorted(shared, key=lambda seed: -1 if seed is None else seed))
 
 
 def difference(pairs: Sequence[tuple[Run, Run]], task: str) -> Difference:

@@ -5,21 +5,23 @@
 
 In: a folder or a name on the Hub, with the tokenizer beside it. Out: `NAME_SUITE.json` and `.md` in
 runs/scores or `--output` (`NAME_SUITE_seedN`, where `--seed` says with which seed it was trained);
-on request each question as a line of JSON. Ranks share the questions,
-rank 0 writes. The exit status is 1 if a task failed (the others' scores are written), and 2 if
-nothing could be asked or written.
+on request each question as a line of JSON, gzipped if the name ends in .gz. Ranks share the
+questions, rank 0 writes. The exit status is 1 if a task failed (the others' scores are written),
+and 2 if nothing could be asked or written.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import gzip
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import run_identity
 import torch
 from accelerate import PartialState
 from provenance import PACKAGES, provenance
@@ -33,10 +35,6 @@ from tikmix_hf.harness.suite import BENCHMARK
 
 ALL = "all"
 SCORES = Path("runs/scores")
-# What must be the same for a result to be replaced by a later one.
-_IDENTITY = ("model", "suite", "limit", "asked", "seed")
-# Transformers writes them by itself; they say nothing of the model.
-_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", nargs="+", help="some of the suite's; else all")
     parser.add_argument("--limit", type=int, help="questions of each task; else the suite's")
     parser.add_argument("--batch-size", default="auto", help="requests of a forward pass")
-    parser.add_argument("--samples", type=Path, help="JSON lines to write, one a question")
+    parser.add_argument(
+        "--samples", type=Path, help="JSON lines to write, one a question; gzipped if .gz"
+    )
     parser.add_argument("--name", help="of the result; else the checkpoint's")
     parser.add_argument("--seed", type=int, help="that the checkpoint was trained with, to note")
     parser.add_argument("--output", type=Path, default=SCORES, help="folder of the result")
@@ -123,15 +123,8 @@ def _settings(args: argparse.Namespace, suite: Suite, model: PreTrainedModel) ->
         "name": _name(args),
         "seed": args.seed,
         "checkpoint": args.checkpoint,
-        "model": {
-            "config_sha256": _config_hash(model.config.to_diff_dict()),
-            "weights_sha256": _weights_hash(model),
-            "num_parameters": model.num_parameters(),
-            "dtype": str(model.dtype).removeprefix("torch."),
-        },
-        "suite": suite.name,
-        "limit": suite.limit,
-        "asked": [task.task for task in suite.tasks],
+        "model": run_identity.of_model(model),
+        **run_identity.of_questions(suite, args.data_dir),
         "fewshot_seed": FEWSHOT_SEED,
         "batch_size": args.batch_size,
         "num_ranks": distributed.world_size(),
@@ -154,19 +147,11 @@ def _place(args: argparse.Namespace, suite: Suite) -> Path:
     return args.output / f"{_name(args)}_{suite.name}{seed}"
 
 
-def _config_hash(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MODEL}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _weights_hash(model: PreTrainedModel) -> str:
-    """Tells apart two checkpoints of a run, whose settings are the same."""
-    digest = hashlib.sha256()
-    for name, weights in sorted(model.named_parameters()):
-        digest.update(f"{name} {tuple(weights.shape)} {weights.dtype}".encode())
-        flat = weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()
+def _samples_place(args: argparse.Namespace) -> str | None:
+    """The questions' file as the result names it: from its own folder on, so that both can move."""
+    if args.samples is None:
+        return None
+    return Path(os.path.relpath(args.samples.resolve(), args.output.resolve())).as_posix()
 
 
 def _refuse_to_overwrite(args: argparse.Namespace, place: Path, record: Mapping[str, Any]) -> None:
@@ -179,7 +164,7 @@ def _refuse_to_overwrite(args: argparse.Namespace, place: Path, record: Mapping[
         return
     path = place.with_name(f"{place.name}.json")
     old = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if differing := [key for key in _IDENTITY if old and old.get(key) != record[key]]:
+    if old and (differing := run_identity.differing(old, record)):
         raise ValueError(
             f"{path} holds another result; differing: {', '.join(differing)}. Choose another "
             "`--name` or `--output`, or overwrite it with `--force`."
@@ -187,7 +172,7 @@ def _refuse_to_overwrite(args: argparse.Namespace, place: Path, record: Mapping[
     if (
         args.samples is not None
         and args.samples.exists()
-        and old.get("samples") != str(args.samples)
+        and old.get("samples") != _samples_place(args)
     ):
         raise ValueError(
             f"{args.samples} is there already, and not this result's. Choose another `--samples`, "
@@ -215,11 +200,11 @@ def _write(
     """Each file at once or not at all; the questions first, since the result points to them."""
     if args.samples is not None:
         lines = [json.dumps(files.finite(line)) for line in _questions(scores)]
-        files.write_text(args.samples, "".join(f"{line}\n" for line in lines))
+        _write_lines(args.samples, "".join(f"{line}\n" for line in lines))
     means = averages(_harness(args).suite, scores)
     origin = provenance((*PACKAGES, "lm_eval"))
-    samples = None if args.samples is None else str(args.samples)
-    record = {**settings, **scores.to_dict(), "averages": means, "samples": samples, **origin}
+    record = {**settings, **scores.to_dict(), "averages": means, **origin}
+    record["samples"] = _samples_place(args)
     versions = ", ".join(f"{package} {number}" for package, number in origin["versions"].items())
     named = [f"{name} {'none' if mean is None else f'{mean:.4f}'}" for name, mean in means.items()]
     page = [
@@ -238,6 +223,20 @@ def _write(
     files.write_json(place.with_name(f"{place.name}.json"), files.finite(record))
     files.write_text(place.with_name(f"{place.name}.md"), "\n".join(page))
     print("\n".join(page))
+
+
+def _write_lines(path: Path, text: str) -> None:
+    """All at once or not at all; gzipped where the name says so."""
+    if path.suffix != ".gz":
+        files.write_text(path, text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _questions(scores: SuiteScores) -> Iterator[dict[str, Any]]:

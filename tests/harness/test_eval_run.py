@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "eval"))  # as running a script does
 
+import compare_results
 import run
+import run_identity
 
 from tikmix_hf import files
 from tikmix_hf.harness import Suite, SuiteScores, SuiteTask, TaskScores
@@ -26,8 +31,8 @@ EVAL = Path(run.__file__).parent
 
 def suite_file(folder: Path, *tasks: SuiteTask, **changes: str) -> Path:
     entries = [
-        {"task": t.task, "lm_eval": t.lm_eval, "metric": t.metric, "num_fewshot": t.num_fewshot}
-        for t in tasks
+        {key: value for key, value in dataclasses.asdict(task).items() if value is not None}
+        for task in tasks
     ]
     path = folder / "made_up.yaml"
     path.write_text(yaml.safe_dump({"tasks": entries, **changes}))
@@ -86,7 +91,7 @@ def test_each_question_is_a_line_whose_mean_is_the_score(call, tmp_path):
     path = tmp_path / "questions.jsonl"
     assert call("--samples", str(path)) == 0
     found = result(tmp_path)
-    assert found["samples"] == str(path)
+    assert found["samples"] == "questions.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for task, scores in found["tasks"].items():
         own = [line for line in lines if line["task"] == task]
@@ -106,11 +111,61 @@ def test_the_same_checkpoint_may_be_scored_again_and_another_not_in_its_place(
     assert call(model=other) == 2
     assert "holds another result; differing: model" in capsys.readouterr().err
     assert call("--limit", "2") == 2
-    assert "differing: limit" in capsys.readouterr().err
+    assert "differing: limit, settings (arc_easy, piqa)." in capsys.readouterr().err
     assert (tmp_path / "last_made_up.json").read_bytes() == before
     assert call("--name", "other", model=other) == 0
     assert call("--force", model=other) == 0
     assert result(tmp_path)["model"] == result(tmp_path, "other_made_up")["model"]
+
+
+def test_other_questions_of_the_same_tasks_do_not_replace_a_result(call, tmp_path, capsys):
+    assert call() == 0
+    for change in ({"num_fewshot": 1}, {"limit": 3}, {"fewshot_split": "train"}):
+        suite_file(tmp_path, benchmarks.ARC, dataclasses.replace(benchmarks.PIQA, **change))
+        assert call() == 2
+        assert "holds another result; differing: settings (piqa)." in capsys.readouterr().err
+
+
+def test_other_rows_do_not_replace_a_result_and_a_copy_does(call, data_dir, tmp_path, capsys):
+    assert call() == 0
+    assert "test.jsonl" in "".join(result(tmp_path)["data"]["arc_easy"])
+    copied = shutil.copytree(data_dir, tmp_path / "copied")
+    assert call("--data-dir", str(copied)) == 0
+    (path,) = (copied / "piqa").glob("validation*")
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt") as file:
+        lines = file.readlines()
+    with opened(path, "wt") as file:
+        file.writelines(lines[::-1])
+    before = (tmp_path / "last_made_up.json").read_bytes()
+    assert call("--data-dir", str(copied)) == 2
+    assert "holds another result; differing: data (piqa)." in capsys.readouterr().err
+    assert (tmp_path / "last_made_up.json").read_bytes() == before
+
+
+def test_questions_of_the_hub_are_not_those_of_a_folder(tmp_path):
+    suite = Suite(name="s", tasks=(benchmarks.ARC,), limit=2)
+    hub, folder = (run_identity.of_questions(suite, place) for place in (None, tmp_path))
+    assert run_identity.differing(hub, folder) == ["data (arc_easy)"]
+    assert run_identity.differing(hub, dict(hub)) == []
+    assert hub["settings"]["arc_easy"]["limit"] == 2
+    grouped = dataclasses.replace(benchmarks.ARC, group="in")
+    same = run_identity.of_questions(dataclasses.replace(suite, tasks=(grouped,)), None)
+    assert run_identity.differing(hub, same) == []
+
+
+def test_questions_are_gzipped_where_the_name_says_so(call, tmp_path, monkeypatch):
+    path = tmp_path / "samples" / "questions.jsonl.gz"
+    plain = tmp_path / "questions.jsonl"
+    assert call("--samples", str(plain)) == 0
+    assert call("--samples", str(path)) == 0
+    assert result(tmp_path)["samples"] == "samples/questions.jsonl.gz"
+    assert gzip.decompress(path.read_bytes()) == plain.read_bytes()
+    assert [own.name for own in path.parent.iterdir()] == [path.name]
+    monkeypatch.chdir(path.parent)  # the same file by another name
+    assert call("--samples", path.name) == 0
+    found = compare_results.read_one(tmp_path / "last_made_up.json").questions
+    assert len(found["arc_easy"]) == 7
 
 
 def test_anothers_questions_are_not_overwritten(call, tmp_path, capsys):
@@ -180,12 +235,12 @@ def test_averages_are_of_all_tasks_and_of_each_group():
 
 def test_weights_tell_apart_two_checkpoints_of_a_run_in_any_precision():
     model = tiny.make_model()
-    before = run._weights_hash(model)
-    assert run._weights_hash(tiny.make_model()) == before
+    before = run_identity.weights_hash(model)
+    assert run_identity.weights_hash(tiny.make_model()) == before
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-3
-    assert run._weights_hash(model) != before
-    assert run._weights_hash(model.to(torch.bfloat16)) != before
+    assert run_identity.weights_hash(model) != before
+    assert run_identity.weights_hash(model.to(torch.bfloat16)) != before
 
 
 def test_two_processes_write_one_result_with_the_same_scores(call, checkpoint, data_dir, tmp_path):
