@@ -229,6 +229,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of all runs of this config")
     parser.add_argument("--runs", type=Path, help="a report's _runs.jsonl, to which a folder adds")
     parser.add_argument("--name", help="of the files in eval/results")
+    parser.add_argument(
+        "--arguments", action="append", default=[], help="of eval/arena.py, that made further runs"
+    )
     words = parser.parse_args()
     stem = words.config.stem
     root = words.folder or HERE.parent / "runs" / "arena" / stem
@@ -239,7 +242,9 @@ def main() -> None:
         records = merged(
             read_lines(words.runs) if words.runs else [], read_runs(root / words.targets)
         )
-        report(name, arena, records, [f"python eval/arena.py --config eval/{stem}.yaml{wanted}"])
+        made_by = f"python eval/arena.py --config eval/{stem}.yaml{wanted}"
+        further = [f"{made_by} {arguments}" for arguments in words.arguments]
+        report(name, arena, records, [made_by, *further])
     except (ValueError, OSError) as err:
         raise SystemExit(str(err)) from err
 
