@@ -28,12 +28,12 @@ from tikmix_hf.files import write_json, write_text
 
 OUTPUT = Path("runs/scores/comparison")
 NOTES = (
-    "Means over the seeds that all runs of a line have. In brackets: the difference to {baseline}, "
-    "over the seeds that both have, with a paired bootstrap 95 % interval over what `interval "
-    "over` says: *questions*, resampled with their answers by all seeds, or *seeds*. Over "
-    "questions the interval says what other questions of the kind would give, not what other seeds would; "
-    "over few seeds it is too narrow. *Best on* counts tasks that all runs were scored on, with a "
-    "seed that all have; runs that share the best score all count."
+    "Means over the seeds that all runs of a line have. In brackets: the difference to "
+    "{baseline}, over the seeds that both have, with a paired bootstrap 95 % interval over what "
+    "`interval over` says: *questions*, resampled with their answers by all seeds, or *seeds*. "
+    "Over questions the interval says what other questions of the kind would give, not what other "
+    "seeds would; over few seeds it is too narrow. *Best on* counts tasks that all runs were "
+    "scored on, with a seed that all have; runs that share the best score all count."
 )
 
 
@@ -91,7 +91,7 @@ def draw(lines: Sequence[Line], names: Sequence[str], baseline: str, path: Path)
                 continue
             sign, height = line.sign, place + 0.25 * (k - (len(others) - 1) / 2)
             if own.low is not None and own.high is not None:
-                ends = [sign * own.low, sign * own.high]
+                ends = [own.low, own.high]
                 axes.plot(ends, [height, height], color=figures.colour(k))
             label = name if not place else None
             axes.plot(sign * own.value, height, "o", color=figures.colour(k), label=label)
