@@ -91,7 +91,7 @@ def draw(lines: Sequence[Line], names: Sequence[str], baseline: str, path: Path)
                 continue
             sign, height = line.sign, place + 0.25 * (k - (len(others) - 1) / 2)
             if own.low is not None and own.high is not None:
-                ends = [own.low, own.high]
+                ends = [sign * own.low, sign * own.high]
                 axes.plot(ends, [height, height], color=figures.colour(k))
             label = name if not place else None
             axes.plot(sign * own.value, height, "o", color=figures.colour(k), label=label)
