@@ -317,9 +317,10 @@ def test_samples_are_found_from_the_results_folder_on(tmp_path, monkeypatch):
     (tmp_path / "scores").mkdir()
     path = write_result(tmp_path / "scores", "old", 0, {"arc": task(0.5)}, lines)
     record = json.loads(path.read_text())
-    here = tmp_path / "elsewhere"
-    here.mkdir()
-    (here / "questions.jsonl").write_text("of another result")
+    here = tmp_path / "elsewhere" / "deeper"
+    here.mkdir(parents=True)
+    for folder in (here, here.parent):
+        (folder / "questions.jsonl").write_text("of another result")
     monkeypatch.chdir(here)
     (tmp_path / "scores" / "old-0.jsonl").rename(tmp_path / "questions.jsonl")
     path.write_text(json.dumps({**record, "samples": "../questions.jsonl"}))
