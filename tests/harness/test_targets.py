@@ -156,7 +156,7 @@ def test_rows_that_are_scored_too_are_refused_or_left_out(folder):
     again = json.loads(json.dumps(arc(3)).replace("these is", "these   is"))  # white space aside
     rows = [arc(100), again, arc(101), arc(5)]
     write_rows(folder / "arc_easy" / "train.jsonl", rows)
-    with pytest.raises(ValueError, match=r"2 of its 4 rows .* such as row 1\. Pass shared='drop'"):
+    with pytest.raises(ValueError, match=r"; 2 of the 4 rows of .* row 1\. Pass shared='drop'"):
         benchmark_targets(ONLY_ARC, TOKENIZER, data_dir=folder)
     kept = benchmark_targets(ONLY_ARC, TOKENIZER, data_dir=folder, shared="drop")["arc_easy"]
     assert ["thing 100" in texts(kept)[0][0], "thing 101" in texts(kept)[1][0]] == [True, True]
@@ -171,9 +171,11 @@ def test_a_question_with_another_right_answer_is_another_row(folder):
 
 def test_the_scored_rows_under_another_splits_name_are_refused_even_when_dropping(folder):
     write_rows(folder / "arc_easy" / "train.jsonl", map(arc, range(7)))
-    with pytest.raises(ValueError, match="7 of its 7 rows"):
+    with pytest.raises(ValueError, match="7 of the 7 rows of arc_easy's train"):
         benchmark_targets(ONLY_ARC, TOKENIZER, data_dir=folder)
-    with pytest.raises(ValueError, match="has no row that is not scored"):
+    with pytest.raises(
+        ValueError, match="must have a row that is not scored, too; arc_easy's train has none"
+    ):
         benchmark_targets(ONLY_ARC, TOKENIZER, data_dir=folder, shared="drop")
 
 
@@ -213,6 +215,72 @@ def test_targets_from_anywhere_are_held_apart_from_a_suites_scored_rows(folder, 
     (folder / "kept").rename(folder / "arc_easy" / "test.jsonl.gz")
     with pytest.raises(ValueError, match=r"`targets\['arc_easy'\]` .* got 2, such as row 1\."):
         check_targets_apart(mixed, ONLY_ARC, TOKENIZER, data_dir=folder)
+
+
+def alike(number: int) -> dict:
+    """Questions whose last hundred characters and answers are all the same."""
+    same = " is what the whole of this long question begins with, and here it ends like any other"
+    choices = {"text": ["a tree", "rain"], "label": ["A", "B"]}
+    return {**arc(0), "question": f"{number}{same}", "choices": choices, "answerKey": "A"}
+
+
+@pytest.mark.parametrize(("max_length", "kept"), [(None, 3), (60, 1)])
+def test_what_is_left_of_a_split_is_apart_from_what_is_scored(folder, caplog, max_length, kept):
+    (folder / "arc_easy" / "test.jsonl.gz").unlink()
+    write_rows(folder / "arc_easy" / "test.jsonl", [alike(1), alike(2)])
+    write_rows(folder / "arc_easy" / "train.jsonl", [alike(1), alike(3), arc(100), alike(4)])
+    settings = {"data_dir": folder, "max_length": max_length}
+    targets = benchmark_targets(ONLY_ARC, TOKENIZER, **settings, shared="drop")
+    # Rows that differ only in what was cut are the same rows.
+    assert len(targets["arc_easy"]) == kept
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == (
+        f"{4 - kept} of the 4 rows of arc_easy's train are left out of the target: arc_easy is "
+        "scored on them."
+    )
+    check_targets_apart(targets, ONLY_ARC, TOKENIZER, data_dir=folder)
+    with pytest.raises(ValueError, match=f"; {4 - kept} of the 4 rows of .* such as row 0"):
+        benchmark_targets(ONLY_ARC, TOKENIZER, **settings)
+
+
+def test_rows_are_told_by_all_their_tokens(folder):
+    (folder / "arc_easy" / "test.jsonl.gz").unlink()
+    write_rows(folder / "arc_easy" / "test.jsonl", [alike(1)])
+    targets = {"mine": Dataset.from_dict({"input_ids": [list(b"Answer: a tree"), list(b"tree")]})}
+    with pytest.raises(ValueError, match=r"`targets\['mine'\]` .* got 2, such as row 0"):
+        check_targets_apart(targets, ONLY_ARC, TOKENIZER, data_dir=folder)
+    targets = {"mine": Dataset.from_dict({"input_ids": [list(b"Question: A\nAnswer: a tree")]})}
+    check_targets_apart(targets, ONLY_ARC, TOKENIZER, data_dir=folder)
+
+
+def test_solved_examples_before_a_scored_row_hide_nothing(folder):
+    (scored,) = texts(
+        benchmark_targets(ONLY_ARC, TOKENIZER, data_dir=folder)["arc_easy"].select([0])
+    )
+    write_rows(folder / "arc_easy" / "test.jsonl", [arc(100)])
+    (folder / "arc_easy" / "test.jsonl.gz").unlink()
+    row = "Question: one\nAnswer: two\n\n" + "".join(scored)
+    targets = {"mine": Dataset.from_dict({"input_ids": [list(row.encode())]})}
+    with pytest.raises(ValueError, match="got 1, such as row 0"):
+        check_targets_apart(targets, ONLY_ARC, TOKENIZER, data_dir=folder)
+
+
+def test_rows_that_another_task_of_the_suite_is_scored_on_are_refused_or_left_out(folder, caplog):
+    challenge = SuiteTask(task="arc_challenge", lm_eval="arc/arc_challenge.yaml", metric="acc_norm")
+    for split, row in (("test", arc(101)), ("train", arc(300))):
+        write_rows(folder / "arc_challenge" / f"{split}.jsonl", [row])
+    both = Suite(name="both", tasks=(ARC, challenge))
+    with pytest.raises(
+        ValueError, match="1 of the 9 rows of arc_easy's train are, as rows of arc_c"
+    ):
+        benchmark_targets(both, TOKENIZER, data_dir=folder)
+    targets = benchmark_targets(both, TOKENIZER, data_dir=folder, shared="drop")
+    assert {name: len(rows) for name, rows in targets.items()} == {
+        "arc_easy": 8,
+        "arc_challenge": 1,
+    }
+    assert len(caplog.records) == 1
+    check_targets_apart(targets, both, TOKENIZER, data_dir=folder)
 
 
 def test_a_run_measures_them(apart, tmp_path):

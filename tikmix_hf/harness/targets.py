@@ -15,6 +15,7 @@ which split. Here it is never the scored one, and rows that stand in both are re
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ from tikmix_hf.rows import check_rows
 from tikmix_hf.signals.gradients import IGNORED_LABEL
 
 REFUSE, DROP = "refuse", "drop"
-COMPARED_TOKENS = 64
-"""Tokens at the end of a row, at most, by which it is told again even if it was cut on the left."""
+logger = logging.getLogger(__name__)
 
+_BYTES = 4  # of a token
+_KEY = 16
+"""Tokens at the end of rows, at most, by which they are sorted before they are compared."""
 _INTEGERS = datasets.Sequence(Value("int32"))
 
 
@@ -55,8 +58,9 @@ def benchmark_targets(
         data_dir: folder with the benchmarks' rows (`data.py`); None asks the Hub or its cache.
         split: whose rows become targets, such as "train" or "validation"; one for all, or by task.
         max_length: tokens of a row, at most; longer questions lose their beginning, as in lm-eval.
-        shared: what to do with rows that the scored split has too, question and answer: "refuse"
-            them with an error, or "drop" them.
+        shared: what to do with rows that the suite is scored on too, question and answer: "refuse"
+            them with an error, or "drop" them and log how many. Rows of different text are told
+            apart by what `max_length` leaves of them, as `check_targets_apart` tells them.
 
     Returns:
         Rows by task, each with `input_ids` and `labels`, of different lengths.
@@ -82,16 +86,21 @@ def benchmark_targets(
             f"`split` must name a split for each task of the suite ({', '.join(names)}); the tasks "
             f"that only one of them has: {', '.join(missing)}."
         )
+    found = {}
+    for task in suite.tasks:
+        wanted = split if isinstance(split, str) else split[task.task]
+        found[task.task] = _pairs(task, wanted, data_dir)
+    scored = [_Scored(task, tokenizer, data_dir) for task in suite.tasks]
     return {
-        task.task: _target(
-            task,
+        name: _target(
+            pairs,
+            scored,
             tokenizer,
-            data_dir=data_dir,
-            split=split if isinstance(split, str) else split[task.task],
             max_length=max_length,
-            shared=shared,
+            drops=shared == DROP,
+            where=f"{name}'s {split if isinstance(split, str) else split[name]}",
         )
-        for task in suite.tasks
+        for name, pairs in found.items()
     }
 
 
@@ -104,8 +113,9 @@ def check_targets_apart(
 ) -> None:
     """Refuses targets, wherever they come from, with rows that a suite's scores are made of.
 
-    Rows are told by their last COMPARED_TOKENS tokens, or all if they have fewer, so they must end
-    with a question and its answer, as those of `benchmark_targets` do.
+    A row is taken for a scored one if either ends with all tokens of the other: whatever was cut on
+    the left of it or put there, such as solved examples. So it must end with a question and its
+    answer, as the rows of `benchmark_targets` do.
 
     Args:
         targets: tokenised rows by name, as `TikMixCallback` takes them.
@@ -120,20 +130,12 @@ def check_targets_apart(
     suite = suite if isinstance(suite, Suite) else Suite.load(suite)
     for name, rows in targets.items():
         check_rows(rows, f"`targets[{name!r}]`")
-    ends = {name: [_end(row) for row in rows["input_ids"]] for name, rows in targets.items()}
-    lengths = {len(end) for own in ends.values() for end in own}
     for task in suite.tasks:
         if task.kind != BENCHMARK:
             continue
-        scored = {
-            _end([*question, *answer], length)
-            for question, answer in (
-                encode(pair, tokenizer) for pair in pairs_of(task, ready(task, data_dir), None)
-            )
-            for length in lengths
-        }
-        for name, own in ends.items():
-            if found := [number for number, end in enumerate(own) if end in scored]:
+        scored = _Scored(task, tokenizer, data_dir)
+        for name, rows in targets.items():
+            if found := [n for n, row in enumerate(rows["input_ids"]) if scored.has_tokens(row)]:
                 raise ValueError(
                     f"`targets[{name!r}]` must not have rows that {task.task} of the suite "
                     f"{suite.name!r} is scored on; got {len(found)}, such as row {found[0]}. Make "
@@ -141,40 +143,87 @@ def check_targets_apart(
                 )
 
 
-def _target(
-    task: SuiteTask,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    data_dir: str | Path | None,
-    split: str,
-    max_length: int | None,
-    shared: str,
-) -> Dataset:
+class _Scored:
+    """The questions that a task is scored on, with their answers.
+
+    Args:
+        task: of kind "benchmark".
+        tokenizer: of the rows that they are compared with.
+        data_dir: folder with the benchmarks' rows; None asks the Hub or its cache.
+    """
+
+    def __init__(
+        self, task: SuiteTask, tokenizer: PreTrainedTokenizerBase, data_dir: str | Path | None
+    ) -> None:
+        self.task = task.task
+        pairs = list(pairs_of(task, ready(task, data_dir), None))
+        self._texts = {_hash(pair) for pair in pairs}
+        encoded = (encode(pair, tokenizer) for pair in pairs)
+        rows = {_as_bytes([*question, *answer]) for question, answer in encoded}
+        self._key = min([_KEY * _BYTES, *map(len, rows)])
+        self._by_end: dict[bytes, list[bytes]] = {}
+        for row in rows:
+            self._by_end.setdefault(row[-self._key :], []).append(row)
+
+    def has(self, pair: Pair, tokens: Sequence[int]) -> bool:
+        """Whether a question and its answer are scored, whole or as their tokens are left."""
+        return _hash(pair) in self._texts or self.has_tokens(tokens)
+
+    def has_tokens(self, tokens: Sequence[int]) -> bool:
+        """Whether these or a scored row's end with all tokens of the other."""
+        row = _as_bytes(tokens)
+        if len(row) < self._key:
+            near = (one for own in self._by_end.values() for one in own)
+        else:
+            near = self._by_end.get(row[-self._key :], ())
+        return any(one.endswith(row) or row.endswith(one) for one in near)
+
+
+def _pairs(task: SuiteTask, split: str, data_dir: str | Path | None) -> list[Pair]:
+    """A split that is to become a target."""
     if task.kind != BENCHMARK:
         raise ValueError(
             f"`suite` must have benchmarks alone; {task.task} is made of the domains' held-out "
             "text. Take that text itself as a target."
         )
-    prepared = ready(task, data_dir)
-    pairs = list(pairs_of(task, prepared, split))
-    scored = {_hash(pair) for pair in pairs_of(task, prepared, None)}
-    kept = [(number, pair) for number, pair in enumerate(pairs) if _hash(pair) not in scored]
-    if len(kept) < len(pairs) and shared == REFUSE:
-        both = sorted(set(range(len(pairs))) - {number for number, _ in kept})
+    return list(pairs_of(task, ready(task, data_dir), split))
+
+
+def _target(
+    pairs: Sequence[Pair],
+    scored: Sequence[_Scored],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None,
+    drops: bool,
+    where: str,
+) -> Dataset:
+    rows = [
+        _row(encode(pair, tokenizer), max_length, f"row {number} of {where}")
+        for number, pair in enumerate(pairs)
+    ]
+    both = {
+        number: own.task
+        for own in scored
+        for number, (pair, row) in enumerate(zip(pairs, rows, strict=True))
+        if own.has(pair, row["input_ids"])
+    }
+    by = ", ".join(sorted(set(both.values())))
+    if both and not drops:
         raise ValueError(
-            f"`split` {split!r} of {task.task} has {len(both)} of its {len(pairs)} rows in the "
-            f"split that is scored, too, such as row {both[0]}. Pass shared='drop' to leave them "
-            "out, or another `split`."
+            f"`split` must have no rows that the suite is scored on; {len(both)} of the "
+            f"{len(pairs)} rows of {where} are, as rows of {by}, such as row {min(both)}. Pass "
+            "shared='drop' to leave them out, or another `split`."
         )
+    kept = [row for number, row in enumerate(rows) if number not in both]
     if not kept:
         raise ValueError(
-            f"`split` {split!r} of {task.task} has no row that is not scored, too. Choose another."
+            f"`split` must have a row that is not scored, too; {where} has none. Choose another."
         )
-    rows = [
-        _row(encode(pair, tokenizer), max_length, f"row {number} of {task.task}'s {split}")
-        for number, pair in kept
-    ]
-    return Dataset.from_list(rows, features=Features({"input_ids": _INTEGERS, "labels": _INTEGERS}))
+    if both:
+        message = "%d of the %d rows of %s are left out of the target: %s is scored on them."
+        logger.warning(message, len(both), len(pairs), where, by)
+    return Dataset.from_list(kept, features=Features({"input_ids": _INTEGERS, "labels": _INTEGERS}))
 
 
 def _row(parts: tuple[list[int], list[int]], max_length: int | None, where: str) -> dict[str, Any]:
@@ -199,5 +248,5 @@ def _hash(pair: Pair) -> bytes:
     return hashlib.blake2b(words.encode(), digest_size=16).digest()
 
 
-def _end(tokens: Sequence[int], length: int = COMPARED_TOKENS) -> tuple[int, ...]:
-    return tuple(tokens[-length:])
+def _as_bytes(tokens: Sequence[int]) -> bytes:
+    return np.asarray(tokens, f"<u{_BYTES}").tobytes()
