@@ -61,13 +61,15 @@ def main(argv: list[str]) -> None:
             started = time.perf_counter()
             data = sources.load(data_args, tokenizer, args.seed)
         check_constraints(mixture_args, data.domains)
+        scorers = run_scores.scorers(
+            suites, data_args, data.domains, data.tokenizer, progress=not args.disable_tqdm
+        )
     except (ValueError, OSError, ImportError) as err:
         raise SystemExit(str(err)) from err
     console.print(describe(data, time.perf_counter() - started))
     runs = {mixture_args.mixer: mixture_args}
     if mixture_args.control and mixture_args.mixer != "static":
         runs["static"] = dataclasses.replace(mixture_args, mixer="static", mixer_settings=None)
-    scorers = run_scores.scorers(suites, data_args, data.domains, progress=not args.disable_tqdm)
     results, scores = {}, {}
     for label, settings in runs.items():
         folder = Path(str(args.output_dir)) / ("" if settings is mixture_args else label)

@@ -19,6 +19,8 @@ from tikmix_hf import Domains
 from tikmix_hf.recipe import DataArguments
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tikmix_hf.harness import Harness, Suite, SuiteScores, TaskScores
 
 Scores = Mapping[str, "Sequence[SuiteScores]"]
@@ -78,15 +80,24 @@ def _folders(suite: Suite) -> list[str]:
 
 
 def scorers(
-    found: Sequence[Suite], args: DataArguments, domains: Domains, *, progress: bool
+    found: Sequence[Suite],
+    args: DataArguments,
+    domains: Domains,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    progress: bool,
 ) -> list[Harness]:
-    """Makes ready to ask every run's model the same questions."""
+    """Makes ready to ask every run's model the same questions; call it on every rank.
+
+    Raises:
+        ValueError: a domain has too little held-out text for a suite's questions.
+    """
     if not found:
         return []
     from tikmix_hf.harness import Harness
 
     heldout = {domain.name: domain.heldout for domain in domains}
-    return [
+    made = [
         Harness(
             suite,
             data_dir=args.benchmarks_dir,
@@ -96,6 +107,9 @@ def scorers(
         )
         for suite in found
     ]
+    for harness in made:
+        harness.prepare(tokenizer)
+    return made
 
 
 def differences(first: TaskScores, second: TaskScores) -> dict[str, tuple[float, float | None]]:

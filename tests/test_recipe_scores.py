@@ -47,7 +47,7 @@ def benchmarks(folder: Path, *names: str) -> str:
 def test_a_recipe_without_suites_asks_nothing_and_needs_no_lm_eval(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     assert find() == []
-    assert run_scores.scorers([], DataArguments(), None, progress=False) == []
+    assert run_scores.scorers([], DataArguments(), None, None, progress=False) == []
     assert run_scores.record({"tikmix_d": [], "static": []}) == {}
     assert run_scores.tables({"tikmix_d": [], "static": []}) == []
 

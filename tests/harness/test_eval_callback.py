@@ -117,6 +117,19 @@ def test_trackers_and_the_history_get_scores_and_standard_errors(tmp_path, data_
         assert [entry[f"eval/arc_easy/{name}"] for entry in history] == values
 
 
+def test_each_run_has_its_scores_in_a_file_of_its_own(tmp_path, data_dir):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    callback = make_callback(data_dir)
+    for name in ("one", "two"):
+        # A file that was not closed at the end of a run would get the next one's scores.
+        train(tmp_path / name, [callback], report_to=["tensorboard"], max_steps=1)
+    for name in ("one", "two"):
+        (folder,) = (tmp_path / name / "runs").iterdir()
+        events = accumulator.EventAccumulator(str(folder))
+        events.Reload()
+        assert [event.step for event in events.Scalars("eval/arc_easy/acc")] == [1]
+
+
 def test_the_last_scores_are_those_of_the_trained_model(tmp_path, data_dir):
     trainer = train(tmp_path, [make_callback(data_dir)])
     harness = Harness(ARC, data_dir=data_dir, progress=False)

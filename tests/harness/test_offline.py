@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from eval_runs import train
 from held_out import EOS, HELDOUT, TOKENIZER, documents, rows
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers.modeling_outputs import CausalLMOutput
 
-from tikmix_hf.harness import Suite, SuiteTask, offline
+from tikmix_hf.harness import EvalCallback, Suite, SuiteTask, offline
 from tikmix_hf.harness.metrics import mean_and_error
 from tikmix_hf.harness.scores import SuiteScores
 from tikmix_hf.harness.scoring import Harness
@@ -205,6 +208,41 @@ def test_too_little_text_is_an_error_that_says_how_much_there_was(task):
         r"of 8 words or more in 9 rows\), none gave 0 \(0 passages .* in 2 rows\)\. Hold back more",
     ):
         offline.prepare(task, heldout, TOKENIZER)
+
+
+@pytest.mark.parametrize("whose", ["harness", "suite", "task"])
+def test_no_more_questions_are_made_than_are_asked(whose):
+    task = dataclasses.replace(CLOZE, limit=11 if whose == "task" else None)
+    suite = Suite(name="s", tasks=(task,), limit=11 if whose == "suite" else None)
+    limit = 11 if whose == "harness" else None
+    harness = Harness(suite, heldout=HELDOUT, limit=limit, progress=False)
+    with mock.patch.object(offline, "prepare", wraps=offline.prepare) as prepare:
+        harness.prepare(TOKENIZER)
+        found = harness.score(make_model(), TOKENIZER)
+    ((asked_task, *_), _) = prepare.call_args
+    assert prepare.call_count == 1
+    assert asked_task.limit == 11
+    assert found["cloze"].num_questions == 22
+
+
+def test_too_little_text_is_told_before_anything_is_trained_or_scored(tmp_path):
+    heldout = {**HELDOUT, "few": rows(*documents(9, 3))}
+    harness = Harness(Suite(name="s", tasks=KINDS), heldout=heldout, progress=False)
+    with pytest.raises(
+        ValueError, match=r"few gave 9 \(9 passages .* in 9 rows\)\. Hold back more"
+    ):
+        harness.prepare(TOKENIZER)
+
+    class Watch(TrainerCallback):
+        begun = False
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.begun = True
+
+    watch, callback = Watch(), EvalCallback(harness, tokenizer=TOKENIZER)
+    with pytest.raises(ValueError, match="text for 10 questions of kind cloze in each domain; few"):
+        train(tmp_path, [callback, watch], max_steps=1)
+    assert not watch.begun
 
 
 def test_a_domain_without_rows_and_solved_examples_are_refused():

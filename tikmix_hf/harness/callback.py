@@ -29,6 +29,7 @@ from tikmix_hf import distributed, trainer_checks
 from tikmix_hf.checks import check_count
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.harness.evaluations import EVALUATIONS, Evaluation, EvaluationFile, Progress
+from tikmix_hf.harness.language_model import without_trace
 from tikmix_hf.harness.scoring import Harness
 from tikmix_hf.harness.suite import Suite
 from tikmix_hf.reporters import Reporters
@@ -56,7 +57,8 @@ class EvalCallback(TrainerCallback):
         evaluations: the `Evaluation`s of this process.
 
     Raises:
-        ValueError: names the argument, its value and the mend.
+        ValueError: names the argument, its value and the mend. Also when training begins: of a
+            domain with too little held-out text for its questions, whatever `on_error` says.
 
     Example:
         harness = Harness("quick", data_dir="benchmarks")
@@ -97,6 +99,8 @@ class EvalCallback(TrainerCallback):
         """Finds the tokenizer, the dataset and the run's earlier evaluations."""
         self._tokenizer = self._find_tokenizer(kwargs["processing_class"])
         self._harness.progress = self._progress and not args.disable_tqdm
+        with without_trace(kwargs["model"]):
+            self._harness.prepare(self._tokenizer)
         self._join = _join(args, kwargs["train_dataloader"])
         self._dataset = self._updated_dataset(kwargs["train_dataloader"])
         self._num_segments = 0 if self._dataset is None else self._dataset.num_segments

@@ -8,6 +8,7 @@ task. A task that fails is reported as failed, and the others go on.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -76,6 +77,19 @@ class Harness:
         self._prepared: dict[str, Prepared] = {}
         self._fingerprints: dict[str, bytes] = {}
 
+    def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Makes the questions of held-out text now, if there are such tasks; call it on every rank.
+
+        Otherwise the first `score` makes them, and reports those that it cannot make as failed.
+
+        Raises:
+            ValueError: a domain has too little held-out text; says which, how much, and the mend.
+        """
+        with distributed.FailTogether(), quiet():
+            for task in self.suite.tasks:
+                if task.kind != BENCHMARK:
+                    self._prepare(task, tokenizer)
+
     def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteScores:
         """Asks all tasks; call it on every rank.
 
@@ -128,7 +142,8 @@ class Harness:
                 prepared = prepare(task, self.data_dir)
             else:
                 assert self.heldout is not None, "checked when the harness was made"
-                prepared = offline.prepare(task, self.heldout, tokenizer)
+                limited = dataclasses.replace(task, limit=self._limit(task))
+                prepared = offline.prepare(limited, self.heldout, tokenizer)
             for own in prepared.tasks.values():
                 with rows_named(task.task, prepared.files):
                     own.build_all_requests(limit=self._limit(task))
