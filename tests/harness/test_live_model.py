@@ -33,15 +33,17 @@ def ids(text: str) -> torch.Tensor:
 
 def by_hand(network, prompt: str, most: int) -> str:
     """The greedy continuation, one token after the other, without padding or cache."""
-    text, end = prompt, chr(network.generation_config.eos_token_id)
-    while len(text) < len(prompt) + most and not text.endswith(end):
+    text = prompt
+    while len(text) < len(prompt) + most and not text.endswith(TOKENIZER.eos_token):
         text += chr(network(input_ids=ids(text), use_cache=False).logits[0, -1].argmax())
-    return text[len(prompt) :]
+    return text[len(prompt) :].removesuffix(TOKENIZER.eos_token)
 
 
 @torch.no_grad()
 def test_prompts_of_any_lengths_are_continued_in_a_batch_as_each_would_be_alone():
     network = model()
+    # The padding token, too: so which tokens are padding is known by the mask alone.
+    network.generation_config.eos_token_id = TOKENIZER.eos_token_id
     live = LiveModel(network, TOKENIZER, batch_size=4)
     asked = [(text, {"until": ["~~~"], "max_gen_toks": 8}) for text in TEXTS]
     expected = [by_hand(network, text, 8) for text in TEXTS]
