@@ -66,7 +66,7 @@ def test_a_passage_that_takes_more_tokens_than_any_row_has_is_left_out(more, is_
             return {"input_ids": [[1] * (len(text) + more) for text in texts]}
 
     found = offline_passages.read(rows(EOS + LONG + EOS), Longer())  # 2 tokens more, the ends
-    assert found == ([LONG] if is_kept else [], 1, len(LONG) + 2)
+    assert found == ([LONG] if is_kept else [], len(LONG) + 2)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_a_passage_that_takes_more_tokens_than_any_row_has_is_left_out(more, is_
     ],
 )
 def test_cloze_asks_for_the_last_word_and_gives_all_before_it(text, target):
-    found = list(offline._cloze(offline_passages.Passages([text], 1, 99), TOKENIZER))
+    found = list(offline._cloze(offline_passages.Passages([text], 99), TOKENIZER))
     assert found == [{"context": text[: text.rindex(target)], "target": target}]
 
 
 def test_cloze_asks_nothing_of_a_passage_without_such_a_word():
     texts = ["a b c d e f g the h 1", "abc the def the ghi the jkl 1 2"]
-    assert not list(offline._cloze(offline_passages.Passages(texts, 2, 99), TOKENIZER))
+    assert not list(offline._cloze(offline_passages.Passages(texts, 99), TOKENIZER))
 
 
 def test_a_continuation_is_the_last_eight_words_behind_a_space():
@@ -106,7 +106,7 @@ def test_no_wrong_ending_reads_like_the_right_one():
     same = [f"{start} {n} The End of it all Is here n" for n in range(9)]
     same += [f"{start} x{n} the end  of it\nall is here n" for n in range(9)]
     other = [f"{start} {n} w x y z w x y {n}" for n in range(2)]
-    found = offline_passages.Passages([*same, *other], 20, 99)
+    found = offline_passages.Passages([*same, *other], 99)
     # Read alike, there are three endings: too few.
     assert not list(offline._continuation(found, TOKENIZER))
     found.texts.append(f"{start} x q w x y z w x y")
@@ -130,9 +130,7 @@ def test_no_question_is_longer_than_the_longest_row():
         " ".join(["word"] * 20 + ["x" * (1 + n)] * 8)[-140:].split(" ", 1)[1] for n in range(12)
     ]
     longest = max(map(len, texts))
-    questions = list(
-        offline._continuation(offline_passages.Passages(texts, 12, longest), TOKENIZER)
-    )
+    questions = list(offline._continuation(offline_passages.Passages(texts, longest), TOKENIZER))
     lengths = [max(map(len, one["choices"])) + len(one["context"]) + 1 for one in questions]
     assert len(lengths) >= 8  # the shortest endings leave too little room
     assert max(lengths) <= longest

@@ -45,11 +45,14 @@ class Benchmark:
             if column not in rows.column_names:
                 raise ValueError(
                     f"{self.files[split]} must have the column {column!r}; it has "
-                    f"{', '.join(rows.column_names)}."
+                    f"{', '.join(rows.column_names)}. Add it, or set another `subset_column`."
                 )
             mine = np.flatnonzero(np.asarray(rows[column][:]) == value)
             if not len(mine):
-                raise ValueError(f"{self.files[split]} has no row with {column} {value!r}.")
+                raise ValueError(
+                    f"{self.files[split]} must have rows with {column} {value!r}; it has none. Add "
+                    "them, or leave the task out of the suite."
+                )
             kept[split] = rows.select(mine)
         return Benchmark(splits=kept, files=self.files)
 
@@ -88,7 +91,7 @@ def _file(place: Path, split: str) -> Path | None:
     if len(found) > 1:
         raise ValueError(
             f"{place} must have one file of the split {split}; got "
-            f"{', '.join(path.name for path in found)}."
+            f"{', '.join(path.name for path in found)}. Remove all but one."
         )
     return found[0] if found else None
 

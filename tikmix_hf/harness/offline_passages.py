@@ -35,8 +35,6 @@ class Passages(NamedTuple):
 
     texts: list[str]
     """Each once, in the order that questions are asked in."""
-    num_rows: int
-    """That they were sought in."""
     max_tokens: int
     """Tokens of the longest row. A model that is trained on such rows can read as many."""
 
@@ -62,7 +60,7 @@ def read(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, most: int =
         texts |= dict.fromkeys(fitting(long, tokenizer, max_tokens))
         if len(texts) >= most:
             break
-    return Passages(list(texts)[:most], len(rows), max_tokens)
+    return Passages(list(texts)[:most], max_tokens)
 
 
 def fitting(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:

@@ -63,7 +63,10 @@ class Harness:
         suite = suite if isinstance(suite, Suite) else Suite.load(suite)
         self.suite = suite.with_limit(limit)
         if data_dir is not None and not Path(data_dir).is_dir():
-            raise ValueError(f"`data_dir` must be a folder; got {str(data_dir)!r}.")
+            raise ValueError(
+                f"`data_dir` must be a folder; got {str(data_dir)!r}. Put each benchmark's rows "
+                "into a folder of its own there, or leave `data_dir` out to ask the Hub."
+            )
         if heldout is None and any(task.kind != BENCHMARK for task in self.suite.tasks):
             raise ValueError(
                 f"`heldout` must be given: the suite {suite.name!r} has tasks that are made of the "
@@ -166,7 +169,8 @@ class Harness:
         values, errors = pooled(found, answers)
         if task.metric not in values:
             raise ValueError(
-                f"`metric` must be one of {', '.join(sorted(values))}; got {task.metric!r}."
+                f"`metric` of {task.task} must be one of {', '.join(sorted(values))}; got "
+                f"{task.metric!r}. Change it in the suite."
             )
         samples = [
             {"subset": name, **sample}

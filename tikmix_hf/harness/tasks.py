@@ -74,12 +74,19 @@ def configs(task: SuiteTask) -> Iterator[tuple[str, dict[str, Any]]]:
     if task.lm_eval is None:
         index = _all_tasks()
         if task.task not in index:
-            raise ValueError(f"`task` must be one of lm-eval's; got {task.task!r}.")
+            raise ValueError(
+                f"`task` must be one of lm-eval's; got {task.task!r}. Give the file that defines "
+                "it as `lm_eval`, or the name that `lm-eval ls tasks` prints."
+            )
         paths = [Path(str(index[task.task].yaml_path))]
     else:
-        path = Path(lm_eval.__file__).parent / "tasks" / task.lm_eval
+        root = Path(lm_eval.__file__).parent / "tasks"
+        path = root / task.lm_eval
         if not path.exists():
-            raise ValueError(f"`lm_eval` must be below lm-eval's tasks; got {task.lm_eval!r}.")
+            raise ValueError(
+                f"`lm_eval` must be below lm-eval's tasks; got {task.lm_eval!r}. Choose a file or "
+                f"a folder of {root}, such as arc/arc_easy.yaml."
+            )
         # Files that begin with an underscore are groups and templates.
         paths = sorted(path.glob("[!_]*.yaml")) if path.is_dir() else [path]
     for path in paths:
@@ -117,7 +124,10 @@ def scored_split(config: Mapping[str, Any]) -> str:
     """
     split = config.get("test_split") or config.get("validation_split")
     if split is None:
-        raise ValueError(f"{config['task']} must have a test or validation split; it has neither.")
+        raise ValueError(
+            f"{config['task']} must have a test or validation split; it has neither. Leave it out "
+            "of the suite."
+        )
     return split
 
 
