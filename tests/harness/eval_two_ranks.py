@@ -31,7 +31,7 @@ from torch.distributed.fsdp import fully_shard
 
 from tikmix_hf import TikMixCallback, distributed
 from tikmix_hf.harness import EvalCallback, Harness, SuiteScores, language_model
-from tikmix_hf.harness.language_model import LiveModel
+from tikmix_hf.harness.language_model import LiveModel, without_trace
 
 
 def score(data_dir: Path, model: RecordingLlama | None = None, **settings: Any) -> SuiteScores:
@@ -39,9 +39,9 @@ def score(data_dir: Path, model: RecordingLlama | None = None, **settings: Any) 
     return harness.score(model or make_model(), benchmarks.make_tokenizer())
 
 
-def good(data_dir: Path, model: RecordingLlama | None = None) -> dict[str, Any]:
+def good(data_dir: Path) -> dict[str, Any]:
     """Scores of a fixed model, and every answer that they are made of."""
-    found = score(data_dir, model, batch_size=3, keep_samples=True)
+    found = score(data_dir, batch_size=3, keep_samples=True)
     return {
         "scores": found.scalars(),
         "questions": [own.num_questions for own in found.tasks],
@@ -135,31 +135,50 @@ UNLIKE = {
 ENDS_EARLY = [(prompt, {"until": ["\n"], "max_gen_toks": 8}) for prompt in ("Q:", "abc")]
 
 
-def num_passes(kind: str, requests: list[tuple[Any, ...]], length: int) -> list[Any]:
-    """Of this rank, and the length of each answer that is a text."""
-    made = make_model(initializer_range=0.3, max_position_embeddings=length)
-    model = _Counts(made.config)
-    model.load_state_dict(made.state_dict())
+def ask(model: RecordingLlama, kind: str, requests: list[tuple[Any, ...]]) -> list[Any]:
     live = LiveModel(model, benchmarks.make_tokenizer(), batch_size=1)
     asked = [
         Instance(request_type=kind, doc={}, arguments=own, idx=n) for n, own in enumerate(requests)
     ]
+    with without_trace(model):
+        return getattr(live, kind)(asked)
+
+
+def decided(length: int) -> _Counts:
+    """A model of so many positions that prefers some letters to others."""
+    made = make_model(initializer_range=0.3, max_position_embeddings=length)
+    model = _Counts(made.config)
+    model.load_state_dict(made.state_dict())
+    return model
+
+
+def num_passes(kind: str, requests: list[tuple[Any, ...]], length: int) -> list[Any]:
+    """Of this rank, and the length of each answer that is a text."""
+    model = decided(length)
     with mock.patch.object(language_model, "is_sharded", return_value=True):
-        answers = {
-            "loglikelihood_rolling": live.loglikelihood_rolling,
-            "loglikelihood": live.loglikelihood,
-            "generate_until": live.generate_until,
-        }[kind](asked)
-    assert len(answers) == len(requests)
+        answers = ask(model, kind, requests)
     return [model.num_passes, [len(text) for text in answers if isinstance(text, str)]]
 
 
 def sharded(data_dir: Path) -> dict[str, Any]:
-    """Scores of the fixed model where each rank holds half of it: all passes are collective."""
-    model = make_model()
-    for layer in model.model.layers:
-        fully_shard(layer)
-    return good(data_dir, fully_shard(model))
+    """Answers and scores of a model, whole and where each rank holds half of it."""
+    found = {}
+    for shards in (False, True):
+        model = decided(64)
+        if shards:
+            for layer in model.model.layers:
+                fully_shard(layer)
+            fully_shard(model)
+        answers = {kind: ask(model, kind, requests) for kind, requests in UNLIKE.items()}
+        harness = Harness(
+            benchmarks.SUITE.only(["arc_easy"]), data_dir=data_dir, limit=3, progress=False
+        )
+        found["sharded" if shards else "whole"] = {
+            **{kind: own for kind, own in answers.items() if kind != "generate_until"},
+            "texts": answers["generate_until"] + ask(model, "generate_until", ENDS_EARLY),
+            "scores": harness.score(model, benchmarks.make_tokenizer()).scalars(),
+        }
+    return found
 
 
 def main() -> None:

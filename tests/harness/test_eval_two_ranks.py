@@ -116,9 +116,14 @@ def test_ranks_make_the_same_number_of_passes_whatever_is_theirs(runs, kind):
         assert first[1][0] < first[1][1]
 
 
-def test_a_sharded_model_scores_what_the_whole_one_does(runs):
+def test_a_sharded_model_answers_as_the_whole_one_does(runs):
     _, ranks, _ = runs
     for rank in ranks:
-        assert rank["sharded"]["failures"] == {}
-        assert rank["sharded"]["texts"] == rank["good"]["texts"]
-        assert rank["sharded"]["scores"] == pytest.approx(rank["good"]["scores"], rel=1e-5)
+        whole, sharded = rank["sharded"]["whole"], rank["sharded"]["sharded"]
+        assert sharded["texts"] == whole["texts"]
+        assert "eval/arc_easy/acc" in sharded["scores"]
+        assert sharded["scores"] == pytest.approx(whole["scores"], rel=1e-5)
+        rolling = "loglikelihood_rolling"
+        assert sharded[rolling] == pytest.approx(whole[rolling], rel=1e-5)
+        for answer, other in zip(sharded["loglikelihood"], whole["loglikelihood"], strict=True):
+            assert answer == pytest.approx(other, rel=1e-5)
