@@ -36,6 +36,7 @@ from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
+from tikmix_hf.updates.publishing import run_of
 from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record
 from tikmix_hf.updates.updater import MixtureUpdater
 from tikmix_hf.updates.wishes import Wishes
@@ -182,6 +183,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self.dataset.load_schedule(self._initial_schedule)  # nothing counts as read yet
             self._updater.start()
         self.plan = self._make_plan(state)
+        self.dataset.describe_run(run_of(self._layout, state.max_steps, kwargs["model"]))
         if not self.observe:
             self._say(self._updater.begin(state.global_step), state)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.

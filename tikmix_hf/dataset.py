@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,15 @@ from tikmix_hf.order.ledger import Ledger
 from tikmix_hf.order.permutation import RowPermutation, derive_key
 from tikmix_hf.order.quota import TOTAL
 from tikmix_hf.ready_batch import as_batch, as_rows
-from tikmix_hf.schedule import MixtureSchedule, Segment
+from tikmix_hf.schedule import (
+    DomainCard,
+    MixtureSchedule,
+    Run,
+    Segment,
+    cards_of,
+    counted,
+    provenance,
+)
 
 # Shape letters: K domains, N samples.
 
@@ -86,10 +95,14 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             self._rows.addresses,
         )
         self._segments: list[Segment] = []
+        self._run: Run | None = None
+        self._schedule: MixtureSchedule | None = None
+        self._cards: dict[str, DomainCard] = {}
         self._row_lengths: dict[int, NDArray[np.int32]] = {}
         if not isinstance(mixture, MixtureSchedule):
             first = Segment(from_sample=0, mixture=domains.resolve(mixture))
             mixture = MixtureSchedule(domains.names, (first,))
+        self._provenance = provenance.of_run(mixture.provenance)
         self.load_schedule(mixture)
 
     # The mixture
@@ -101,8 +114,25 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
 
     @property
     def schedule(self) -> MixtureSchedule:
-        """The mixtures so far, by the sample they start at."""
-        return MixtureSchedule(self.domains.names, tuple(self._segments))
+        """The mixtures so far, by the sample they start at, and what the run and domains are."""
+        if self._schedule is None:
+            self._cards = self._cards or cards_of(self.domains)
+            # Whoever changes mixtures beyond one Trainer epoch trains for more of them.
+            is_one_epoch = self._segments[-1].from_sample < self.num_samples
+            known = Run(num_samples=self.num_samples if is_one_epoch else None, seed=self.seed)
+            schedule = MixtureSchedule(
+                self.domains.names,
+                tuple(self._segments),
+                run=self._run or known,
+                cards=self._cards,
+                provenance=self._provenance,
+            )
+            self._schedule = counted(schedule, self._mean_tokens_K)
+        return self._schedule
+
+    def describe_run(self, run: Run) -> None:
+        """Tells the schedule what is known of the run, above all how many samples it reads."""
+        self._run, self._schedule = replace(run, seed=self.seed), None
 
     @property
     def num_segments(self) -> int:
@@ -154,7 +184,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         """
         schedule = schedule.for_domains(self.domains.names)
         self._ledger.clear()
-        self._segments = []
+        self._segments, self._schedule = [], None
         for segment in schedule.segments:
             self._append(segment)
 
@@ -168,6 +198,7 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         as_samples_K = normalise(segment.mixture / self._mean_tokens_K)
         self._ledger.append(segment.from_sample, largest_remainder(as_samples_K, TOTAL))
         self._segments.append(segment)
+        self._schedule = None
 
     # Looking up samples
 

@@ -5,7 +5,10 @@ compare, cut to the length of their own run and replay as the `mixture` of an
 `InterleavedDomainDataset`. Reading executes nothing and is bounded in size.
 """
 
+from tikmix_hf.schedule import provenance
+from tikmix_hf.schedule.cards import cards_of
 from tikmix_hf.schedule.comparison import Interval, ScheduleDiff
+from tikmix_hf.schedule.counting import counted
 from tikmix_hf.schedule.faults import ScheduleError
 from tikmix_hf.schedule.format import FORMAT, VERSION, schema
 from tikmix_hf.schedule.parts import DomainCard, Run, Segment
@@ -23,5 +26,8 @@ __all__ = [
     "ScheduleDiff",
     "ScheduleError",
     "Segment",
+    "cards_of",
+    "counted",
+    "provenance",
     "schema",
 ]

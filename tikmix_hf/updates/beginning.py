@@ -17,6 +17,7 @@ from tikmix_hf.mixers.static import Static
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.schedule import MixtureSchedule, Segment
 from tikmix_hf.updates.decision import propose
+from tikmix_hf.updates.publishing import update_record
 
 
 def beginning(mixer: Mixer[Any], signals: Signals) -> tuple[Segment | None, str]:
@@ -48,7 +49,7 @@ def beginning(mixer: Mixer[Any], signals: Signals) -> tuple[Segment | None, str]
     )
     if np.array_equal(mixture_K, signals.mixture):
         return None, ""
-    about = {"step": signals.step, "mixer": mixer.describe(), "notes": list(state.notes)}
+    about = update_record(signals.step, mixer, state.notes)
     segment = Segment(from_sample=signals.sample, mixture=mixture_K, update=about)
     moved = total_variation(mixture_K, signals.mixture)
     shares = ", ".join(

@@ -24,6 +24,7 @@ from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.mixture import as_mixture, nearest
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.updates.measurer import Measurer
+from tikmix_hf.updates.publishing import update_record
 
 Array = NDArray[np.float64]
 
@@ -119,7 +120,7 @@ class Prober:
         steps = (begin, *(begin + np.cumsum(self.probe_steps)).tolist())
         for number, mixture_K in enumerate([*mixtures, signals.mixture]):
             what = f"probe {number + 1}" if number < len(mixtures) else "after the probes"
-            about = {"step": signals.step, "mixer": self.mixer.describe(), "notes": [what]}
+            about = update_record(signals.step, self.mixer, [what])
             sample = self.layout.samples_before(steps[number])
             self.dataset.set_mixture(mixture_K, sample, update=about)
         probed = tuple(tuple(mixture_K.tolist()) for mixture_K in mixtures)

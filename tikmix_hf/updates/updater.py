@@ -33,6 +33,7 @@ from tikmix_hf.updates.gathering import Gatherer, Live
 from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.plan import Plan
 from tikmix_hf.updates.probing import Prober, total_steps
+from tikmix_hf.updates.publishing import measured, update_record
 from tikmix_hf.updates.record import UpdateRecord
 from tikmix_hf.updates.wishes import Wishes, check_room, plan_run
 
@@ -79,7 +80,8 @@ class MixtureUpdater:
         self.account = Account(dataset)
         self._plan: Plan | None = None
         self.auditor = Auditor(measurer)
-        self.data_identity = {"seed": dataset.seed, "domains": dataset.domains.fingerprint()}
+        prints = {name: card.fingerprint for name, card in dataset.schedule.cards.items()}
+        self.data_identity = {"seed": dataset.seed, "domains": prints}
         self.start()
 
     def start(self) -> None:
@@ -255,6 +257,13 @@ class MixtureUpdater:
                 (ValueError,),
             )
 
+    def _measured(self) -> dict[str, Any]:
+        """What this update measured, for the schedule."""
+        assert self._plan is not None
+        rounds, targets = self.gatherer.rounds, tuple(self.measurer.targets)
+        matrix = rounds.matrix if rounds else None
+        return measured(targets, self.gatherer.costs, matrix, len(self._plan.steps))
+
     def _announce(
         self,
         step: int,
@@ -266,7 +275,7 @@ class MixtureUpdater:
         from_sample = None
         if not self.observe and not np.array_equal(decision.mixture, mixture_K):
             from_sample = self.gatherer.next_sample(step)
-            about = {"step": step, "mixer": self.mixer.describe(), "notes": list(notes)}
+            about = update_record(step, self.mixer, notes, self._measured())
             self.dataset.set_mixture(decision.mixture, from_sample, update=about)
         last = self.dataset.schedule.segments[-1]
         distributed.check_identical(
