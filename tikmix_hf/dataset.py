@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,7 @@ from tikmix_hf.order.ledger import Ledger
 from tikmix_hf.order.permutation import RowPermutation, derive_key
 from tikmix_hf.order.quota import TOTAL
 from tikmix_hf.ready_batch import as_batch, as_rows
-from tikmix_hf.schedule import (
-    DomainCard,
-    MixtureSchedule,
-    Run,
-    Segment,
-    cards_of,
-    counted,
-    provenance,
-)
+from tikmix_hf.schedule import MixtureSchedule, Run, Segment, cards_of, counted, provenance
 
 # Shape letters: K domains, N samples.
 
@@ -97,7 +90,6 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
         self._segments: list[Segment] = []
         self._run: Run | None = None
         self._schedule: MixtureSchedule | None = None
-        self._cards: dict[str, DomainCard] = {}
         self._row_lengths: dict[int, NDArray[np.int32]] = {}
         if not isinstance(mixture, MixtureSchedule):
             first = Segment(from_sample=0, mixture=domains.resolve(mixture))
@@ -116,7 +108,6 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
     def schedule(self) -> MixtureSchedule:
         """The mixtures so far, by the sample they start at, and what the run and domains are."""
         if self._schedule is None:
-            self._cards = self._cards or cards_of(self.domains)
             # Whoever changes mixtures beyond one Trainer epoch trains for more of them.
             is_one_epoch = self._segments[-1].from_sample < self.num_samples
             known = Run(num_samples=self.num_samples if is_one_epoch else None, seed=self.seed)
@@ -129,6 +120,10 @@ class InterleavedDomainDataset(Dataset[dict[str, torch.Tensor]]):
             )
             self._schedule = counted(schedule, self._mean_tokens_K)
         return self._schedule
+
+    @cached_property
+    def _cards(self):
+        return cards_of(self.domains)
 
     def describe_run(self, run: Run) -> None:
         """Tells the schedule what is known of the run, above all how many samples it reads."""

@@ -7,7 +7,7 @@ names the place, what is there and the mend.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +44,19 @@ class Entry:
             return ScheduleError(f"{self.origin}: `{place}` must be {rule}; it is missing. Add it.")
         return fault(place, rule, self.values[key], mend, origin=self.origin)
 
-    def refuse_unknown(self, known: Collection[str]) -> None:
-        """Refuses keys that are none of the format's.
+    def refuse_unknown(self, known: Sequence[str], rule: str = "a key of this format") -> None:
+        """Refuses keys other than the known ones.
 
         Raises:
             ScheduleError: suggests the nearest.
         """
-        for key in self.values:
-            if key not in known:
-                near = difflib.get_close_matches(key[:64], known, n=1)
-                mend = f"Did you mean `{near[0]}`?" if near else f"Known are {', '.join(known)}."
-                raise self.fault(key, "a key of this format", mend)
+        for key in sorted(self.values.keys() - set(known))[:1]:
+            # As many as can be compared at once.
+            near = difflib.get_close_matches(key[:64], known[:1000], n=1)
+            others = f" and {len(known) - 8} more" if len(known) > 8 else ""
+            listed = ", ".join(name[:64] for name in known[:8])
+            mend = f"Did you mean {near[0]!r}?" if near else f"Known are {listed}{others}."
+            raise fault(inside(self.place, key), rule, key, mend, origin=self.origin)
 
     def entries(self, key: str, *, least: int = 0) -> list[Any]:
         """The list of a key, with at least so many entries."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tikmix_hf.mixture import as_mixture, refuse_unknown
+from tikmix_hf.mixture import as_mixture
 from tikmix_hf.schedule.entry import Entry
 from tikmix_hf.schedule.faults import ScheduleError, fault, inside, shown
 from tikmix_hf.schedule.parts import (
@@ -231,12 +231,7 @@ def _mixture(entry: Entry, domains: tuple[str, ...]) -> NDArray[np.float64]:
         raise entry.fault("mixture", "shares by domain, {...}")
     for name in shares.values:
         shares.number(name)
-    if unknown := shares.values.keys() - set(domains):
-        # A few thousand names are as many as can be compared at once.
-        try:
-            refuse_unknown(sorted(unknown)[:1], domains[:1000], argument=shares.place)
-        except ValueError as err:
-            raise ScheduleError(f"{entry.origin}: {err}") from None
+    shares.refuse_unknown(domains, "a domain of the schedule")
     written_K = np.array([shares.values.get(name, 0.0) for name in domains], dtype=np.float64)
     if (written_K >= 0).all() and abs(written_K.sum() - 1.0) < _ROUNDING:
         return written_K

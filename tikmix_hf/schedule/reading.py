@@ -8,6 +8,7 @@ is refused is named by its place. Nothing here is looked up, imported or execute
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -106,8 +107,14 @@ def check_values(record: Any, *, origin: str) -> None:
     Raises:
         ScheduleError: names the place, the value and the mend.
     """
-    for place, found in _faults(record, ""):
-        raise fault(place, found.rule, found.found, "Mend or drop it.", origin=origin)
+    for place, found in _faults(record, ()):
+        raise fault(
+            functools.reduce(inside, place, ""),
+            found.rule,
+            found.found,
+            "Mend or drop it.",
+            origin=origin,
+        )
 
 
 def _check_extent(content: bytes, origin: str) -> None:
@@ -153,7 +160,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _faults(value: Any, place: str) -> Iterator[tuple[str, _Refused]]:
+def _faults(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], _Refused]]:
     """Places of what is no value, in order; at most as deep as the file was allowed to be."""
     if isinstance(value, _Refused):
         yield place, value
@@ -164,11 +171,11 @@ def _faults(value: Any, place: str) -> Iterator[tuple[str, _Refused]]:
             if not _is_text(key):
                 yield place, _Refused("named without halves of surrogate pairs", key)
             if isinstance(entry, (str, dict, list, _Refused)):
-                yield from _faults(entry, inside(place, key))
+                yield from _faults(entry, (*place, key))
     elif isinstance(value, list):
         for number, entry in enumerate(value):
             if isinstance(entry, (str, dict, list, _Refused)):
-                yield from _faults(entry, inside(place, number))
+                yield from _faults(entry, (*place, number))
 
 
 def _is_text(text: str) -> bool:
