@@ -1,4 +1,4 @@
-"""A small reading of JSON Schema: as much as the format's schema uses, and an error for all else."""
+"""A small reading of JSON Schema: as much as the format's uses, and an error for all else."""
 
 from __future__ import annotations
 
