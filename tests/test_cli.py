@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,7 +166,7 @@ def test_what_is_proposed_is_what_training_would_announce(tmp_path, capsys):
     influence_tables.show(matrix, q, [proposal])
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "web" in line]
     shares = [f"{q[0]:.3f}", f"{told.mixture[0]:.3f}", f"{told.proposal[0]:.3f}"]
-    assert rows[1][3::2] == shares
+    assert rows[1][1:] == shares
 
 
 def test_a_table_gives_all_numbers_of_a_target_the_same_digits(capsys):
@@ -178,8 +179,9 @@ def test_a_table_gives_all_numbers_of_a_target_the_same_digits(capsys):
     )
     influence_tables.show(larger, np.full(3, 1 / 3), [])
     (books,) = [line for line in capsys.readouterr().out.splitlines() if "books" in line][:1]
-    assert books.split("│")[2].strip() == f"{larger.values[0, 2]:.3f} ± 0.250 ± ?"
-    assert books.split("│")[3].strip() == f"{larger.values[1, 2]:.0f} ± 0 ± ?"
+    _, first, second = re.split(" {2,}", books)
+    assert first == f"{larger.values[0, 2]:.3f} ± 0.250 ± ?"
+    assert second == f"{larger.values[1, 2]:.0f} ± 0 ± ?"
 
 
 def test_without_an_answer_the_mixture_in_force_is_kept_and_that_is_said(capsys):

@@ -19,6 +19,7 @@ ONE_METHOD_NEEDS = {"_surrogate": {"lightgbm"}}
 KNOWS = {
     "mixture": {"mixture"},
     "checks": set(),
+    "configuring": set(),
     "files": set(),
     "rows": set(),
     "arrow_rows": set(),
@@ -45,9 +46,9 @@ KNOWS = {
         *("mixers", "mixture", "order", "rows", "schedule", "signals", "updates"),
     },
     "commands": {
-        *("checkpoint", "checks", "collate", "commands", "distributed", "domains", "files"),
-        *("mixers", "mixture", "plots", "recipe", "recipe_methods", "schedule", "signals"),
-        *("sources", "updates"),
+        *("checkpoint", "checks", "collate", "commands", "configuring", "distributed", "domains"),
+        *("files", "mixers", "mixture", "plots", "recipe", "recipe_methods", "schedule"),
+        *("signals", "sources", "updates"),
     },
 }
 

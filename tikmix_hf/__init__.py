@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tikmix_hf.domains import Domain, Domains, tokenize_and_pack
     from tikmix_hf.mixture import Constraints, Group
     from tikmix_hf.schedule import MixtureSchedule
-    from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
+    from tikmix_hf.signals.influence import GroupInfluence
+    from tikmix_hf.signals.matrix import InfluenceMatrix
     from tikmix_hf.updates.measurement import Measurement
 
 __version__ = "0.1.0"
@@ -47,7 +48,7 @@ _ROOMS = {
     "Domains": "domains",
     "Group": "mixture",
     "GroupInfluence": "signals.influence",
-    "InfluenceMatrix": "signals.influence",
+    "InfluenceMatrix": "signals.matrix",
     "InterleavedDomainDataset": "dataset",
     "Measurement": "updates.measurement",
     "MixtureSchedule": "schedule",

@@ -1,166 +1,83 @@
-"""The command line: `tikmix influence | mixers`.
+"""The command line: `tikmix COMMAND ...`.
 
-In: words. Out: tables on the screen, files in a folder, an exit code: 0, or 2 with one line that
-says what was wrong with the input. What a command needs is imported once its words make sense.
+In: words. Out: what the command prints on stdout (with `--json` one JSON document and nothing
+else), files, and an exit status:
+
+    0    done
+    1    it failed, though the words were right: the Hub cannot be reached, a library is missing
+    2    the words, or a file that they name, are wrong; nothing was done
+    130  Ctrl-C
+
+What went wrong is one sentence on stderr; `--traceback`, or TIKMIX_TRACEBACK=1 in the environment,
+tells where as well. Nothing heavy is imported before the words make sense.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
 
-# Short enough for one line of a screen of 80 columns.
-EXAMPLE = "tikmix influence --model gpt2 --config my_run.yaml"
+from tikmix_hf.commands import parser
+
+DONE, FAILED, WRONG, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
+"""Exit statuses; the last is of a reader, such as `head`, that has gone, as the shell counts it."""
 # A message of a library may quote pages.
 MAX_MESSAGE = 700
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong in one line, without the usage."""
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+_WRONG_INPUT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_FAILURES = (OSError, ImportError, ArithmeticError, MemoryError, RuntimeError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
+    Args:
+        argv: its words; None takes the process's.
+
     Returns:
-        0, or 2 where the input was wrong.
+        The exit status.
+
+    Raises:
+        SystemExit: with a status, after `--help`, and where the words are no command's.
     """
-    options = _parser().parse_args(argv)
     try:
-        options.run(options)
-    except (ValueError, OSError, ImportError, FloatingPointError) as err:
-        if options.debug:
-            raise
-        message = " ".join(str(err).split())
-        shown = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
-        print(f"tikmix {options.command}: {shown}", file=sys.stderr)
-        return 2
-    return 0
+        try:
+            return _run(parser.build().parse_args(argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, which must not fail too.
+        assert sys.stdout is not None  # it was written to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="tikmix",
-        description="Data mixtures that a language model chooses itself.",
-        epilog=f"example: {EXAMPLE}",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    influence = commands.add_parser(
-        "influence",
-        help="measure influence on a model as it is, and say which mixture each mixer would choose",
-        description="Dry run: measures, without training, how much each domain would lower the "
-        "loss on each target, and what mixture each mixer would choose. Options that are left out "
-        "are the recipe's.",
-        epilog=f"example: {EXAMPLE}",
-        allow_abbrev=False,
-    )
-    _add_model_options(influence)
-    _add_measuring_options(influence)
-    influence.set_defaults(run=_influence)
-    table = commands.add_parser(
-        "mixers",
-        help="what each mixer asks for, costs, and where it comes from",
-        description="The mixers that a run can choose its mixture with.",
-        epilog="example: tikmix mixers",
-        allow_abbrev=False,
-    )
-    table.add_argument("--markdown", action="store_true", help="as Markdown, with every column")
-    table.add_argument("--debug", action="store_true", help="errors with their traceback")
-    table.set_defaults(run=_mixers)
-    return parser
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--model",
-        nargs="+",
-        required=True,
-        metavar="MODEL",
-        help="a causal language model: a folder, a Trainer's checkpoint-N, or user/model of the "
-        "Hub; several are combined",
-    )
-    add("--weights", nargs="+", type=float, metavar="W", help="weight of each model")
-    add("--config", required=True, metavar="YAML", help="the recipe: domains, targets, mixture")
-    add(
-        "--mixture",
-        help='the mixture in force: natural, uniform, JSON such as \'{"web": 0.7, "code": 0.3}\' '
-        "or a schedule's .json file, whose last mixture is taken",
-    )
-    add("--mixers", nargs="+", metavar="MIXER", help="mixers to ask; all that need influence alone")
-    add("--output", default="runs/influence", help="folder of the files [%(default)s]")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto takes cuda if there is one")
-    add("--dtype", default="auto", help="float32, bfloat16, float16; auto is what was saved")
-    add("--quiet", action="store_true", help="no progress bars and no tables")
-    add("--debug", action="store_true", help="errors with their traceback")
-
-
-def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--num_rows", type=int, metavar="N", help="held-out rows of each domain and target [64]")
-    add("--num_rounds", type=int, metavar="N", help="rounds that they are measured in [4]")
-    add("--batch_size", type=int, metavar="N", help="rows in a batch, at most")
-    add("--seed", type=int, metavar="N", help="of the held-out split, and of the rows measured")
-    add("--preconditioner", metavar="NAME", help="stand-in for the inverse Hessian [kfac]")
-    add("--preconditioner_settings", metavar="JSON", help="such as '{\"damping\": 0.2}'")
-    add(
-        "--noise_guard",
-        type=float,
-        metavar="E",
-        help="standard errors that a gain must exceed on fresh rows; 0 asks for none [1]",
-    )
-    add("--parameters", help='all, lm_head, "last 2 blocks" or a regular expression [all]')
-    add(
-        "--offload",
-        action="store_true",
-        default=None,
-        help="keep the targets' gradients in the memory of the CPU",
-    )
-
-
-def _influence(options: argparse.Namespace) -> None:
-    """Checks what can be checked at once, then measures, proposes, saves and prints."""
-    if options.weights is not None:
-        _check_weights(options.weights, len(options.model))
-    _need_rich()
-    from tikmix_hf.commands import influence
-
-    influence.run(options)
-
-
-def _mixers(options: argparse.Namespace) -> None:
-    """Prints the table of mixers."""
-    if not options.markdown:
-        _need_rich()
-    from tikmix_hf.commands import mixers_table
-
-    mixers_table.run(options)
-
-
-def _need_rich() -> None:
+def _run(options: argparse.Namespace) -> int:
     try:
-        import rich  # noqa: F401
-    except ImportError as err:
-        raise ImportError("`tikmix` prints with rich: pip install tikmix-hf[cli]") from err
+        command = import_module(f"tikmix_hf.commands.{options.module}")
+        return command.run(options) or DONE
+    except BrokenPipeError:
+        raise
+    except (*_WRONG_INPUT, *_FAILURES) as err:
+        if options.traceback or os.environ.get("TIKMIX_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"tikmix {options.command}: {_sentence(err)}", file=sys.stderr)
+        return WRONG if isinstance(err, _WRONG_INPUT) else FAILED
 
 
-def _check_weights(weights: Sequence[float], num_models: int) -> None:
-    if len(weights) != num_models:
-        raise ValueError(
-            f"`--weights` must be one number for each of {num_models} models; got {len(weights)}."
-        )
-    fine = all(0 <= weight < math.inf for weight in weights)
-    if not (fine and any(weights)):
-        shown = " ".join(f"{weight:g}" for weight in weights)
-        raise ValueError(
-            f"`--weights` must be finite, not negative and not all zero; got {shown}. Only their "
-            "proportions count."
-        )
+def _sentence(err: BaseException) -> str:
+    """What an exception says, on one line."""
+    words = str(err) or type(err).__name__
+    if isinstance(err, OSError) and err.filename is not None and err.strerror:
+        words = f"{err.filename}: {err.strerror}."
+    message = " ".join(words.split())
+    return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
 
 
 if __name__ == "__main__":

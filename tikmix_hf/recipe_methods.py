@@ -6,11 +6,10 @@ and the mend.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tikmix_hf import mixers
+from tikmix_hf import configuring, mixers
 from tikmix_hf.mixers import Mixer
 from tikmix_hf.mixture import Constraints
 from tikmix_hf.recipe import MixtureArguments, as_settings
@@ -24,17 +23,7 @@ def configure(argument: str, method: type[Any], value: Mapping[str, Any] | str |
     Raises:
         ValueError: an unknown setting, or a value that the method refuses.
     """
-    settings = as_settings(argument, value)
-    known = [field.name for field in dataclasses.fields(method)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(
-            f"`{argument}` must be settings of {method.__name__} ({', '.join(known) or 'none'}); "
-            f"got {', '.join(unknown)}."
-        )
-    try:
-        return method(**settings)
-    except TypeError as err:
-        raise ValueError(f"`{argument}` has a value of the wrong type: {err}") from err
+    return configuring.configure(argument, method, as_settings(argument, value))
 
 
 def mixer(arguments: MixtureArguments, name: str | None = None) -> Mixer[Any]:

@@ -12,6 +12,7 @@ trains: otherwise the least trained checkpoint would outweigh the others whateve
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from tikmix_hf.checks import check_count
 from tikmix_hf.collate import PackedCollator
+from tikmix_hf.commands.gains import scales
 from tikmix_hf.domains import Domains
 from tikmix_hf.signals.influence import GroupInfluence, InfluenceMatrix
 from tikmix_hf.updates.heldout import HeldoutBatches, Portion, in_batches
@@ -144,9 +146,28 @@ def aggregate(
     )
 
 
+def check_weights(weights: Sequence[float], num_models: int) -> None:
+    """Refuses weights that are not one of each model, finite, not negative, not all zero.
+
+    Raises:
+        ValueError: says which.
+    """
+    if len(weights) != num_models:
+        raise ValueError(
+            f"`--weights` must be one number for each of {num_models} models; got {len(weights)}."
+        )
+    fine = all(0 <= weight < math.inf for weight in weights)
+    if not (fine and any(weights)):
+        shown = " ".join(f"{weight:g}" for weight in weights)
+        raise ValueError(
+            f"`--weights` must be finite, not negative and not all zero; got {shown}. Only their "
+            "proportions count."
+        )
+
+
 def _unit_rows(matrix: InfluenceMatrix, mixture_K: NDArray[Any]) -> InfluenceMatrix:
     """Every row divided by its largest magnitude beyond the mixture in force."""
-    scale_J1 = scales(matrix, mixture_K)[:, None]
+    scale_J1 = scales(matrix.values, mixture_K)[:, None]
     return dataclasses.replace(
         matrix,
         values=matrix.values / scale_J1,
@@ -154,9 +175,3 @@ def _unit_rows(matrix: InfluenceMatrix, mixture_K: NDArray[Any]) -> InfluenceMat
         target_stderr=matrix.target_stderr / scale_J1,
         rounds=None if matrix.rounds is None else matrix.rounds / scale_J1,
     )
-
-
-def scales(matrix: InfluenceMatrix, mixture: NDArray[Any]) -> NDArray[np.float64]:
-    """(J,) largest |S_jk - S_j q| with q the mixture in force; 1 where nothing moves a target."""
-    largest_J = np.abs(matrix.centred(mixture)).max(axis=1)
-    return np.where(largest_J > 0, largest_J, 1.0)

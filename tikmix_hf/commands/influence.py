@@ -8,6 +8,7 @@ checked in the order of what it costs: words, files, configurations, text, weigh
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from transformers.utils import logging as hf_logging
 
 from tikmix_hf import distributed, plots, recipe, recipe_methods, sources
-from tikmix_hf.commands import dry_run, influence_tables, pretrained, proposals
+from tikmix_hf.commands import dry_run, influence_tables, pretrained, proposals, screen
 from tikmix_hf.commands.dry_run import Reading
 from tikmix_hf.commands.pretrained import Pretrained
 from tikmix_hf.domains import Domains
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> None:
         OSError: a model is not there.
         FloatingPointError: as `GroupInfluence.measure`.
     """
+    if options.weights is not None:
+        dry_run.check_weights(options.weights, len(options.model))
     with _bars(not options.quiet):
         _run(options, _settings(options), _device(options.device))
 
@@ -93,9 +96,12 @@ def _run(options: argparse.Namespace, settings: _Settings, device: torch.device)
         for number, each in enumerate(matrices, 1):
             each.save(settings.folder / f"influence-{number}.json")
     hint = _draw(settings.folder, models, matrices, mixture_K)
+    if options.json:
+        screen.document(json.loads((settings.folder / proposals.FILE).read_text("utf-8")))
+        return
     if not options.quiet:
         influence_tables.show(matrix, mixture_K, chosen, len(models))
-    print(f"Everything is in {settings.folder}/{hint}")
+    screen.say(f"Everything is in {settings.folder}/{hint}")
 
 
 @contextmanager
@@ -161,11 +167,6 @@ def _check_mixture(
         mixture.for_domains(tuple(domains))
     else:
         as_mixture(mixture, tuple(domains))
-
-
-def _preconditioner(arguments: MixtureArguments) -> Preconditioner:
-    """The recipe's; a model that is read here is whole."""
-    return preconditioners.choose(recipe_methods.preconditioner(arguments), sharded=False)
 
 
 def _mixers(names: Sequence[str] | None, arguments: MixtureArguments) -> dict[str, Mixer[Any]]:

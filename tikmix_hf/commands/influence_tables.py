@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
+from tikmix_hf.commands import screen
 from tikmix_hf.commands.proposals import Proposal, gains
-from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.signals.matrix import InfluenceMatrix
 
 # Shape letters: J targets, K domains.
 
 _Array = NDArray[np.float64]
 
-# What a redirected table is wide: nothing in it is cut or wrapped.
-_WIDE = 400
+# Title, headings, rows.
+_Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 # After a mixer's name, heads its own answer.
 _OWN = " unguarded"
 
@@ -40,21 +39,13 @@ def show(
         proposals: what mixers chose.
         num_models: models that `matrix` is the mean of.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
+    screen.table(*_influence_table(matrix, num_models))
     answers = _answers(proposals)
-    for title, table in (
-        _influence_table(matrix, num_models),
-        _mixture_table(matrix, mixture_K, answers),
-        _gain_table(matrix, mixture_K, answers),
-    ):
-        # A table's own title would be wrapped at the table's width.
-        console.print(title, markup=False, highlight=False)
-        console.print(table)
+    screen.table(*_mixture_table(matrix, mixture_K, answers))
+    screen.table(*_gain_table(matrix, mixture_K, answers))
     for proposal in proposals:
         for sentence in (*proposal.notes, *_verdict(proposal)):
-            console.print(f"{proposal.mixer}: {sentence}", markup=False, highlight=False)
+            screen.say(f"{proposal.mixer}: {sentence}")
 
 
 def _verdict(proposal: Proposal) -> list[str]:
@@ -69,7 +60,7 @@ def _verdict(proposal: Proposal) -> list[str]:
     ]
 
 
-def _influence_table(matrix: InfluenceMatrix, num_models: int) -> tuple[str, Table]:
+def _influence_table(matrix: InfluenceMatrix, num_models: int) -> _Table:
     of = f", mean of {num_models} models in units of their own" if num_models > 1 else ""
     title = (
         f"Influence of each domain (row) on each target (column){of}: value ± standard error by "
@@ -77,42 +68,43 @@ def _influence_table(matrix: InfluenceMatrix, num_models: int) -> tuple[str, Tab
         f"only. By {matrix.preconditioner}, from {matrix.num_tokens:,} tokens in "
         f"{matrix.seconds:.1f} s."
     )
-    table = _table(("domain", *matrix.targets))
+    rows = []
     sizes_J = np.abs(matrix.values).max(axis=1)
     for k, domain in enumerate(matrix.domains):
-        row = []
+        row = [domain]
         for j, size in enumerate(sizes_J):
             entries = (matrix.values, matrix.domain_stderr, matrix.target_stderr)
             row.append(" ± ".join(_number(entry[j, k], size) for entry in entries))
-        table.add_row(domain, *row)
-    return title, table
+        rows.append(row)
+    return title, ("domain", *matrix.targets), rows
 
 
 def _mixture_table(
     matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]
-) -> tuple[str, Table]:
-    table = _table(("domain", "in force", *answers))
-    for k, domain in enumerate(matrix.domains):
-        table.add_row(domain, f"{mixture_K[k]:.3f}", *(f"{w[k]:.3f}" for w in answers.values()))
+) -> _Table:
+    rows = [
+        [domain, f"{mixture_K[k]:.3f}", *(f"{w[k]:.3f}" for w in answers.values())]
+        for k, domain in enumerate(matrix.domains)
+    ]
     title = "Mixture (share of tokens): that in force, and what each mixer would make of it."
     if len(answers) > len({heading.removesuffix(_OWN) for heading in answers}):
         title += f' "{_OWN.strip()}" is the mixer\'s own answer, before the noise guard.'
-    return title, table
+    return title, ("domain", "in force", *answers), rows
 
 
 def _gain_table(
     matrix: InfluenceMatrix, mixture_K: _Array, answers: Mapping[str, _Array]
-) -> tuple[str, Table]:
+) -> _Table:
     title = (
         "Gain that each mixture promises each target ± standard error over rounds. 1 is the most "
         "that moving everything to one domain would change."
     )
-    table = _table(("target", *answers))
+    rows = []
     promised = [gains(matrix, mixture_K, proposed_K) for proposed_K in answers.values()]
     for j, target in enumerate(matrix.targets):
-        row = (f"{one.values[j]:+.3f} ± {_number(one.stderr[j], 1.0)}" for one in promised)
-        table.add_row(target, *row)
-    return title, table
+        row = [f"{one.values[j]:+.3f} ± {_number(one.stderr[j], 1.0)}" for one in promised]
+        rows.append([target, *row])
+    return title, ("target", *answers), rows
 
 
 def _answers(proposals: Sequence[Proposal]) -> dict[str, _Array]:
@@ -123,14 +115,6 @@ def _answers(proposals: Sequence[Proposal]) -> dict[str, _Array]:
         if not np.array_equal(proposal.mixture, proposal.unguarded):
             answers[f"{proposal.mixer}{_OWN}"] = proposal.unguarded
     return answers
-
-
-def _table(headings: Sequence[str]) -> Table:
-    table = Table()
-    for heading in headings:
-        justify = "left" if heading == headings[0] else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
-    return table
 
 
 def _number(value: float, size: float) -> str:

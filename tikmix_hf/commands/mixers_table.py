@@ -1,7 +1,7 @@
 """The table of mixers: what each asks for, costs and obeys, and where it comes from.
 
-In: `mixers.available()` and what each says of itself. Out: a table on the screen, or the Markdown
-of docs/mixers.md. A mixer that is added as a file is a row here without anybody's doing.
+In: `mixers.available()` and what each says of itself. Out: a table on the screen, JSON, or the
+Markdown of docs/mixers.md. A mixer that is added as a file is a row here without anybody's doing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 from typing import Any, NamedTuple
 
 from tikmix_hf import mixers
+from tikmix_hf.commands import screen
 from tikmix_hf.mixers import Mixer
 
 HEADINGS = ("mixer", "signals", "cost of an update", "constraints", "paper", "deviations")
@@ -47,16 +48,18 @@ def as_markdown() -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the table."""
+    if options.json:
+        screen.document([{**row._asdict(), "mixer": row.mixer.strip("`")} for row in rows()])
+        return
     if options.markdown:
         print(as_markdown(), end="")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*HEADINGS[:3], HEADINGS[4], show_lines=True)
-    for row in rows():
-        table.add_row(row.mixer.strip("`"), row.signals, row.cost, row.paper)
-    Console().print(table)
+    screen.table(
+        "",
+        (*HEADINGS[:3], HEADINGS[4]),
+        [(row.mixer.strip("`"), row.signals, row.cost, row.paper) for row in rows()],
+        left=HEADINGS[1:],
+    )
 
 
 def _row(name: str, mixer: Mixer[Any]) -> Row:

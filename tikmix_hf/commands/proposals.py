@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf import mixers
-from tikmix_hf.commands.dry_run import scales
+from tikmix_hf.commands.gains import Gains
+from tikmix_hf.commands.gains import gains as move_gains
 from tikmix_hf.files import write_json
 from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.schedule import MixtureSchedule, Segment
-from tikmix_hf.signals.influence import InfluenceMatrix
+from tikmix_hf.signals.matrix import InfluenceMatrix
 from tikmix_hf.updates.decision import Decision, decide, with_gradients
 from tikmix_hf.updates.noise_guard import Verdict
 
@@ -30,6 +31,7 @@ Array = NDArray[np.float64]
 
 FORMAT = "tikmix-hf mixtures"
 VERSION = 1
+FILE = "mixtures.json"
 
 
 class Proposal(NamedTuple):
@@ -45,16 +47,6 @@ class Proposal(NamedTuple):
     notes: tuple[str, ...]
     verdict: Verdict | None
     """What text it was not chosen by says of it; None where nothing was judged."""
-
-
-class Gains(NamedTuple):
-    """What a move promises each target."""
-
-    values: Array
-    """(J,) S (w - q), 1 being what the target's strongest domain would gain (or lose) alone."""
-    stderr: Array
-    """(J,) standard error of `values` over rounds, for a mixture chosen beforehand; NaN for one
-    round. A mixture that was chosen by the same rounds makes `values` lean upwards."""
 
 
 def default_mixers() -> tuple[str, ...]:
@@ -107,13 +99,7 @@ def propose(
 
 def gains(matrix: InfluenceMatrix, mixture: Array, proposed: Array) -> Gains:
     """Returns what a move from `mixture` (K,) to `proposed` (K,) promises."""
-    scale_J = scales(matrix, mixture)
-    move_K = proposed - mixture
-    gains_J = matrix.values @ move_K / scale_J
-    if matrix.rounds is None or len(matrix.rounds) < 2:
-        return Gains(gains_J, np.full(len(scale_J), np.nan))
-    gains_RJ = matrix.rounds @ move_K / scale_J
-    return Gains(gains_J, gains_RJ.std(axis=0, ddof=1) / len(gains_RJ) ** 0.5)
+    return move_gains(matrix.values, matrix.rounds, mixture, proposed)
 
 
 def save(
@@ -141,7 +127,7 @@ def save(
         "mixture": _named(matrix.domains, mixture),
         "mixers": {p.mixer: _as_record(p, matrix, mixture) for p in proposals},
     }
-    write_json(folder / "mixtures.json", record)
+    write_json(folder / FILE, record)
     for proposal in proposals:
         note = {"mixer": proposal.settings, "notes": list(proposal.notes), **about}
         segment = Segment(from_sample=0, mixture=proposal.mixture, update=note)

@@ -1,0 +1,131 @@
+"""`tikmix recipes`: the training recipes, listed, and copied to where a user can change them.
+
+In: the parsed options. Out: a table, or the files of one recipe in a folder: its YAML, the script
+that reads it, and the modules that the script imports from beside it. A recipe is a YAML file in
+`recipes/` whose head comment names its script, as `recipes/pretrain.py`; adding one is adding a
+file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from tikmix_hf.commands import screen
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+
+
+class Recipe(NamedTuple):
+    """A recipe of the package."""
+
+    name: str
+    """Its YAML's, without ending."""
+    about: str
+    """The first line of its head comment."""
+    files: tuple[Path, ...]
+    """The YAML, the script, and what the script imports from beside it."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Lists, or copies.
+
+    Raises:
+        ValueError: no such recipe, or files that are there already.
+    """
+    if options.action == "list":
+        if options.name is not None:
+            raise ValueError(f"`list` takes no name; got {options.name!r}.")
+        _list(options.json)
+    else:
+        _copy(options)
+
+
+def available() -> tuple[Recipe, ...]:
+    """All recipes, by name."""
+    found = (_read(path) for path in sorted(FOLDER.glob("*.yaml")))
+    return tuple(recipe for recipe in found if recipe is not None)
+
+
+def _read(path: Path) -> Recipe | None:
+    """The recipe of a YAML file; None for one that names no script, such as accelerate's."""
+    head = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.lstrip("# "))
+    named = re.search(r"recipes/(\w+\.py)", " ".join(head))
+    if named is None:
+        return None
+    script = FOLDER / named[1]
+    return Recipe(path.stem, head[0], (path, script, *sorted(_neighbours(script, {script}))))
+
+
+def _neighbours(script: Path, known: set[Path]) -> set[Path]:
+    """The files beside a script that it imports, and those that they import."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(script.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.add(node.module)
+    found: set[Path] = set()
+    for name in sorted(names):
+        path = FOLDER / f"{name}.py"
+        if path.is_file() and path not in known | found:
+            found |= {path, *_neighbours(path, known | found | {path})}
+    return found
+
+
+def _list(as_json: bool) -> None:
+    recipes = available()
+    if as_json:
+        screen.document(
+            [
+                {"name": r.name, "about": r.about, "files": [path.name for path in r.files]}
+                for r in recipes
+            ]
+        )
+        return
+    screen.table(
+        "",
+        ("recipe", "script", "what it does"),
+        [(r.name, r.files[1].name, r.about) for r in recipes],
+        left=("script", "what it does"),
+    )
+    screen.say("Copy one to change it: tikmix recipes copy NAME [DEST]")
+
+
+def _copy(options: argparse.Namespace) -> None:
+    recipe = _named(options.name)
+    folder = Path(options.dest or recipe.name)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`DEST` must be a folder; {folder} is a file.")
+    targets = [folder / path.name for path in recipe.files]
+    if not options.force and (there := [str(path) for path in targets if path.exists()]):
+        raise ValueError(
+            f"{', '.join(there)} would be overwritten. Name another DEST, or give --force."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in zip(recipe.files, targets, strict=True):
+        target.write_bytes(source.read_bytes())
+    command = f"accelerate launch {targets[1]} --config {targets[0]}"
+    if options.json:
+        screen.document({"files": [str(path) for path in targets], "command": command})
+    else:
+        screen.say(f"Written: {', '.join(map(str, targets))}", f"Run it: {command}")
+
+
+def _named(name: str | None) -> Recipe:
+    recipes = {recipe.name: recipe for recipe in available()}
+    if name is None:
+        raise ValueError(f"`copy` needs the name of a recipe: {', '.join(recipes)}.")
+    if name not in recipes:
+        near = difflib.get_close_matches(name, recipes, n=1)
+        mend = f"Did you mean {near[0]!r}?" if near else f"Choose from: {', '.join(recipes)}."
+        raise ValueError(f"there is no recipe {name!r}. {mend}")
+    return recipes[name]
