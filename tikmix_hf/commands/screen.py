@@ -111,7 +111,8 @@ def _print_rich(
     drawn = Table()
     for heading in headings:
         justify = "left" if heading in left else "right"
-        drawn.add_column(escape(heading), justify=justify, overflow="fold")
+        style = "cyan" if heading == headings[0] else ""
+        drawn.add_column(escape(heading), justify=justify, style=style, overflow="fold")
     for row in rows:
         drawn.add_row(*map(escape, row))
     # Rich ends the process where a reader has gone; what it captured is ours to print.

@@ -1,0 +1,290 @@
+"""The frame of all commands: statuses, errors in a sentence, JSON alone, light imports."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from command_files import make_files
+
+from tikmix_hf import cli
+from tikmix_hf.commands import parser, screen, show
+
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "matplotlib", "lightgbm", "rich")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(make_files(tmp_path))
+    return tmp_path
+
+
+def start(*words: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tikmix_hf.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def raising(monkeypatch, error: BaseException) -> None:
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(show, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("wrong\nvalue"), 2),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 2),
+        (IsADirectoryError(21, "Is a directory", "runs"), 2),
+        (OSError("the Hub cannot be reached"), 1),
+        (PermissionError(13, "Permission denied", "x.json"), 1),
+        (ImportError("needs matplotlib"), 1),
+        (FloatingPointError("not finite"), 1),
+        (RuntimeError("out of memory"), 1),
+        (MemoryError(), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=repr,
+)
+def test_an_error_is_a_sentence_and_its_status_tells_wrong_words_from_failure(
+    monkeypatch, capsys, error, status
+):
+    raising(monkeypatch, error)
+    assert cli.main(["show", "x.json"]) == status
+    told = capsys.readouterr()
+    assert told.out == ""
+    if status == cli.INTERRUPTED:
+        assert told.err == ""
+        return
+    (line,) = told.err.splitlines()
+    assert re.match(r"tikmix show: \S", line)
+    if isinstance(error, OSError) and error.filename:
+        assert line == f"tikmix show: {error.filename}: {error.strerror}."
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    raising(monkeypatch, KeyError("a fault of ours"))
+    with pytest.raises(KeyError):
+        cli.main(["show", "x.json"])
+
+
+def test_the_traceback_is_shown_on_request(monkeypatch, capsys):
+    raising(monkeypatch, ValueError("wrong"))
+    monkeypatch.delenv("TIKMIX_TRACEBACK", raising=False)
+    assert cli.main(["show", "x.json"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("TIKMIX_TRACEBACK", "0")
+    assert cli.main(["show", "x.json"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(["show", "x.json", "--traceback"]) == 2
+    flagged = capsys.readouterr().err
+    monkeypatch.setenv("TIKMIX_TRACEBACK", "1")
+    assert cli.main(["show", "x.json"]) == 2
+    for told in (flagged, capsys.readouterr().err):
+        assert "Traceback" in told
+        assert told.splitlines()[-1] == "tikmix show: wrong"
+
+
+def test_a_message_of_pages_is_cut(monkeypatch, capsys):
+    raising(monkeypatch, ValueError("much " * 1000))
+    cli.main(["show", "x.json"])
+    assert len(capsys.readouterr().err) < cli.MAX_MESSAGE + 40
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "tikmix: the following arguments are required: COMMAND."),
+        (["sovle"], "there is no command 'sovle'. Did you mean 'solve'?"),
+        (["qqq"], "there is no command 'qqq'. Choose from: influence, solve,"),
+        (["solve"], "tikmix solve: the following arguments are required: MATRIX."),
+        (["solve", "m.csv", "--flor", "web=1"], "unrecognized arguments: --flor web=1."),
+        (["diff", "a", "b", "--by", "token"], "invalid choice: 'token'"),
+        (["plot", "a", "--num_samples", "few"], "invalid int value: 'few'"),
+    ],
+    ids=str,
+)
+def test_wrong_words_are_one_line_and_status_2(capsys, words, told):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == cli.WRONG
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert line.endswith(" --help.")
+
+
+def test_every_help_has_an_example_and_the_statuses_are_told(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ([], *([command.name] for command in parser.COMMANDS)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--help"])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        examples = shown.partition("examples:\n")[2].splitlines()
+        assert examples
+        assert all(line.startswith(f"  tikmix {' '.join(words)}") for line in examples)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    for status in (cli.DONE, cli.FAILED, cli.WRONG, cli.INTERRUPTED):
+        assert re.search(rf"^  {status} +\w", shown, re.MULTILINE)
+
+
+def test_light_commands_import_nothing_heavy(place):
+    commands = [
+        ["--help"],
+        *([command.name, "--help"] for command in parser.COMMANDS),
+        ["solve", "runs/dry", "--cap", "code=0.5", "--output", "new.json"],
+        ["show", "runs/quickstart"],
+        ["diff", "runs/quickstart", "runs/other"],
+        ["mixers"],
+        ["recipes", "list"],
+        ["completion", "bash"],
+    ]
+    code = f"""
+import json, sys
+from tikmix_hf import cli
+for words in json.loads(sys.argv[1]):
+    try:
+        assert cli.main(words) == 0, words
+    except SystemExit as ended:
+        assert ended.code == 0, words
+    heavy = set({HEAVY!r}) & set(sys.modules)
+    assert not heavy, (words, heavy)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mixers"],
+        ["solve", "runs/dry", "--output", "new.json"],
+        ["show", "mixture.json"],
+        ["show", "runs/quickstart"],
+        ["diff", "mixture.json", "runs/other"],
+        ["plot", "mixture.json"],
+        ["recipes", "list"],
+        ["recipes", "copy", "quickstart"],
+        ["completion", "zsh"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document_and_nothing_else(place, capsys, words):
+    assert cli.main([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)
+    assert told.err == ""
+
+
+def test_with_json_an_error_leaves_stdout_empty(place, capsys):
+    assert cli.main(["solve", "no.csv", "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "tikmix solve: no.csv: No such file or directory.\n"
+
+
+def test_a_reader_that_has_gone_is_no_error(place):
+    process = start("mixers", "--json")
+    process.stdout.close()  # before anything was written
+    assert process.wait() == cli.CLOSED
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_ctrl_c_ends_with_130_and_without_a_traceback(place):
+    os.mkfifo("pipe.csv")  # reading it waits for a writer that never comes
+    process = start("solve", "pipe.csv", "--traceback")
+    try:
+        deadline = time.monotonic() + 60
+        while not reads(process.pid, "pipe.csv"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (cli.INTERRUPTED, "", "")
+
+
+def reads(pid: int, path: str) -> bool:
+    """Whether a process sleeps in the opening of a pipe."""
+    try:
+        return "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        pytest.skip("this system does not tell what a process waits for")
+
+
+CYAN = "\x1b[36m"
+
+
+class Pipe(io.StringIO):
+    encoding = "utf-8"
+
+
+class Terminal(Pipe):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_on(monkeypatch, output: io.StringIO) -> str:
+    monkeypatch.setattr(sys, "stdout", output)
+    screen.table("Shares", ("domain", "share", "why"), [("[red]web[/red]", "0.5", "")])
+    return output.getvalue()
+
+
+def test_a_table_is_drawn_on_a_terminal_and_padded_in_a_pipe(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    drawn = shown_on(monkeypatch, Terminal())
+    assert "┏━" in drawn
+    assert "[red]web[/red]" in drawn  # a name is no markup
+    assert CYAN in drawn
+    piped = shown_on(monkeypatch, Pipe())
+    assert piped == "Shares\ndomain          share\n[red]web[/red]    0.5\n\n"
+
+
+def test_no_color_takes_the_colours_and_leaves_the_table(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    drawn = shown_on(monkeypatch, Terminal())
+    assert "┏━" in drawn
+    assert CYAN not in drawn
+
+
+def test_without_rich_a_terminal_gets_plain_columns(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert shown_on(monkeypatch, Terminal()).startswith("Shares\ndomain ")
+
+
+def test_what_the_output_cannot_encode_is_no_error(monkeypatch):
+    written = []
+    plain = SimpleNamespace(encoding="ascii", write=written.append, flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", plain)
+    screen.say("█ 1 ± 2")
+    assert "".join(written) == "? 1 ? 2\n"
+
+
+def test_a_bar_is_as_long_as_its_share():
+    assert [len(screen.bar(share)) for share in (0.0, 0.5, 1.0, 2.0)] == [0, 12, 24, 24]
+    assert screen.bar(1 / 24 + 3 / (24 * 8)) == "█▍"
+    assert screen.bar(0.5, most=0.0) == ""
+    assert screen.change_bar(0.25, 0.5) == "█" * 6 + "▓" * 6
+    assert screen.change_bar(0.5, 0.25, most=0.5) == "█" * 12 + "░" * 12
