@@ -7,29 +7,15 @@ command, versions and hardware, and the table on the screen.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tikmix_hf.provenance import PACKAGES, provenance
+
+__all__ = ["PACKAGES", "RESULTS", "provenance", "save_result"]
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
-
-
-def provenance(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Returns the command line, versions, hardware and day of this process."""
-    script, *words = sys.argv
-    return {
-        "command": shlex.join(["python", f"eval/{Path(script).name}", *words]),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
-        "date": date.today().isoformat(),
-    }
 
 
 def save_result(
@@ -78,13 +64,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
     lines += [" | ".join("" if row[k] is None else str(row[k]) for k in keys) for row in rows]
     return [f"| {line} |" for line in lines]
-
-
-def _processor() -> str:
-    """The processor's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"

@@ -32,6 +32,7 @@ KNOWS = {
     "signals": {"checks", "signals", "distributed", "files"},
     "corpora": {"domains", "installed_text"},
     "figures": set(),
+    "provenance": set(),
     "plots": {"figures"},
     "checkpoint": {"files"},
     "dataset": {"arrow_rows", "domains", "mixture", "order", "ready_batch", "schedule"},
@@ -47,8 +48,8 @@ KNOWS = {
     },
     "commands": {
         *("checkpoint", "checks", "collate", "commands", "configuring", "distributed", "domains"),
-        *("files", "mixers", "mixture", "plots", "recipe", "recipe_methods", "schedule"),
-        *("signals", "sources", "updates"),
+        *("files", "harness", "mixers", "mixture", "plots", "provenance", "recipe"),
+        *("recipe_methods", "schedule", "signals", "sources", "updates"),
     },
 }
 

@@ -166,7 +166,8 @@ def test_the_noise_guard_is_asked_for(solve):
     guarded = solve("runs/dry", "--noise_guard", "1000")
     assert plain["mixture"] == plain["unguarded"] != plain["before"]
     assert guarded["mixture"] == guarded["before"]
-    assert any("noise guard" in note for note in guarded["notes"])
+    assert not any("below its noise" in note for note in plain["notes"])
+    assert any("below its noise" in note for note in guarded["notes"])
 
 
 def test_what_is_written_is_a_schedule_of_the_mixture(solve):

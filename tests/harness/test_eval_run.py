@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "eval"))  # as running a scri
 
 import compare_results
 import run
-import run_identity
 
-from tikmix_hf import files
+from tikmix_hf import cli, files
+from tikmix_hf.commands import eval as eval_command
+from tikmix_hf.commands import eval_identity, parser
 from tikmix_hf.harness import Suite, SuiteScores, SuiteTask, TaskScores
 
 EVAL = Path(run.__file__).parent
@@ -145,13 +147,13 @@ def test_other_rows_do_not_replace_a_result_and_a_copy_does(call, data_dir, tmp_
 
 def test_questions_of_the_hub_are_not_those_of_a_folder(tmp_path):
     suite = Suite(name="s", tasks=(benchmarks.ARC,), limit=2)
-    hub, folder = (run_identity.of_questions(suite, place) for place in (None, tmp_path))
-    assert run_identity.differing(hub, folder) == ["data (arc_easy)"]
-    assert run_identity.differing(hub, dict(hub)) == []
+    hub, folder = (eval_identity.of_questions(suite, place) for place in (None, tmp_path))
+    assert eval_identity.differing(hub, folder) == ["data (arc_easy)"]
+    assert eval_identity.differing(hub, dict(hub)) == []
     assert hub["settings"]["arc_easy"]["limit"] == 2
     grouped = dataclasses.replace(benchmarks.ARC, group="in")
-    same = run_identity.of_questions(dataclasses.replace(suite, tasks=(grouped,)), None)
-    assert run_identity.differing(hub, same) == []
+    same = eval_identity.of_questions(dataclasses.replace(suite, tasks=(grouped,)), None)
+    assert eval_identity.differing(hub, same) == []
 
 
 def test_questions_are_gzipped_where_the_name_says_so(call, tmp_path, monkeypatch):
@@ -168,6 +170,22 @@ def test_questions_are_gzipped_where_the_name_says_so(call, tmp_path, monkeypatc
     assert len(found["arc_easy"]) == 7
 
 
+def test_the_example_of_the_help_runs_and_json_is_what_was_written(
+    checkpoint, data_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "model").symlink_to(checkpoint)
+    (tmp_path / "benchmarks").symlink_to(data_dir)
+    (command,) = [command for command in parser.COMMANDS if command.name == "eval"]
+    (example,) = command.examples
+    words = shlex.split(example)[1:]
+    assert cli.main([*words, "--tasks", "arc_easy", "--limit", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(Path("runs/scores/last_quick.json").read_text())
+    assert found["asked"] == ["arc_easy"]
+
+
 def test_anothers_questions_are_not_overwritten(call, tmp_path, capsys):
     path = tmp_path / "questions.jsonl"
     path.write_text("mine\n")
@@ -179,7 +197,7 @@ def test_anothers_questions_are_not_overwritten(call, tmp_path, capsys):
 def test_a_task_that_fails_is_named_and_the_others_are_written(call, data_dir, tmp_path, capsys):
     suite_file(tmp_path, benchmarks.ARC, SuiteTask(task="boolq", metric="acc", lm_eval="nowhere"))
     assert call() == 1
-    assert "run.py: boolq failed: " in capsys.readouterr().err
+    assert "tikmix eval: boolq failed: " in capsys.readouterr().err
     found = result(tmp_path)
     assert found["tasks"]["arc_easy"]["failure"] is None
     assert found["averages"] == {"all": None}
@@ -216,8 +234,8 @@ def test_a_full_disk_loses_no_earlier_result(call, tmp_path, capsys, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "replace", full)
-    assert call() == 2
-    assert "could not be written: [Errno 28]" in capsys.readouterr().err
+    assert call() == cli.FAILED
+    assert "tikmix eval: [Errno 28] No space left" in capsys.readouterr().err
     assert (tmp_path / "last_made_up.json").read_bytes() == before
 
 
@@ -229,18 +247,18 @@ def test_averages_are_of_all_tasks_and_of_each_group():
         suite="s",
         tasks=tuple(TaskScores(task=t, metric="acc", values={"acc": v}) for t, v in values.items()),
     )
-    found = run.averages(Suite(name="s", tasks=tasks), scores)
+    found = eval_command.averages(Suite(name="s", tasks=tasks), scores)
     assert found == {"all": pytest.approx(0.4), "in": pytest.approx(0.2), "out": 0.5}
 
 
 def test_weights_tell_apart_two_checkpoints_of_a_run_in_any_precision():
     model = tiny.make_model()
-    before = run_identity.weights_hash(model)
-    assert run_identity.weights_hash(tiny.make_model()) == before
+    before = eval_identity.weights_hash(model)
+    assert eval_identity.weights_hash(tiny.make_model()) == before
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-3
-    assert run_identity.weights_hash(model) != before
-    assert run_identity.weights_hash(model.to(torch.bfloat16)) != before
+    assert eval_identity.weights_hash(model) != before
+    assert eval_identity.weights_hash(model.to(torch.bfloat16)) != before
 
 
 def test_two_processes_write_one_result_with_the_same_scores(call, checkpoint, data_dir, tmp_path):

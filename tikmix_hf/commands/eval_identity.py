@@ -1,4 +1,4 @@
-"""What makes a result of `eval/run.py` that result: the model, the questions, the seed.
+"""What makes a result of `tikmix eval` that result: the model, the questions, the seed.
 
 In: a checkpoint's model, a suite, a data folder. Out: what the result carries of them, as plain
 JSON types, and what of it differs from an earlier result's, which is then not replaced.
