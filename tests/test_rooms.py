@@ -26,7 +26,7 @@ KNOWS = {
     "installed_text": set(),
     "distributed": set(),
     "domains": {"mixture", "rows"},
-    "schedule": {"files", "mixture", "schedule"},
+    "schedule": {"files", "mixture", "plots", "schedule"},
     "order": {"order"},
     "mixers": {"mixers", "mixture"},
     "signals": {"checks", "signals", "distributed", "files"},

@@ -22,13 +22,14 @@ from tikmix_hf.mixture import as_mixture
 from tikmix_hf.schedule import comparison, format, operations, reading, rescaling
 from tikmix_hf.schedule.faults import ScheduleError
 from tikmix_hf.schedule.parts import DomainCard, Run, Segment, check_together
+from tikmix_hf.schedule.publishing import Published
 from tikmix_hf.schedule.rendering import render
 
 # Shape letters: K domains, S segments.
 
 
 @dataclass(frozen=True, slots=True)
-class MixtureSchedule:
+class MixtureSchedule(Published):
     """The mixtures of a run. Immutable; arrays are in the order of `domains`.
 
     Args:
