@@ -42,6 +42,8 @@ KNOWS = {
         *("rows", "schedule", "signals", "trainer_checks"),
     },
     "ready_batch": set(),
+    # It meets training through files alone.
+    "report": {"files", "plots", "report", "schedule"},
     "updates": {
         *("checkpoint", "checks", "collate", "dataset", "distributed", "domains", "files"),
         *("mixers", "mixture", "order", "rows", "schedule", "signals", "updates"),
@@ -49,7 +51,7 @@ KNOWS = {
     "commands": {
         *("checkpoint", "checks", "collate", "commands", "configuring", "distributed", "domains"),
         *("files", "harness", "mixers", "mixture", "plots", "provenance", "recipe"),
-        *("recipe_methods", "schedule", "signals", "sources", "updates"),
+        *("recipe_methods", "report", "schedule", "signals", "sources", "updates"),
     },
 }
 

@@ -22,7 +22,7 @@ class Axis:
     high: float
     name: str
     """What the numbers are, with their unit."""
-    text: Callable[[float], str] = formats.short
+    text: Callable[[Sequence[float]], list[str]] = formats.ticks
     """How they are written."""
     num_ticks: int = 5
     """About how many are written."""
@@ -75,7 +75,7 @@ def plot(marks: Child, *, x: Axis, y: Axis, label: str, height: int, right: Chil
         beside = tag("svg", right, x="100%", overflow="visible", class_="beside", width=1)
     inside = tag(
         "svg",
-        *(_rows(y), _columns(x), tag("g", marks, class_="marks"), beside),
+        *(_rows(y), columns(x), tag("g", marks, class_="marks"), beside),
         *(tag("text", x.name, class_="axis-name", x="50%", y="100%", dy=36, text_anchor="middle"),),
         class_="plot",
         height=height,
@@ -87,22 +87,23 @@ def plot(marks: Child, *, x: Axis, y: Axis, label: str, height: int, right: Chil
     return tag("div", words, inside, class_=classes)
 
 
-def _rows(axis: Axis) -> list[Html]:
-    made = []
-    for value in axis.ticks():
-        y = percent(1 - axis.place(value))
-        made.append(tag("line", class_="grid", x1="0", x2="100%", y1=y, y2=y))
-        made.append(
-            tag("text", axis.text(value), x="0", y=y, dx=-8, dy="0.32em", text_anchor="end")
-        )
+def columns(axis: Axis) -> list[Html]:
+    """The line below a plot, and its numbers."""
+    made = [tag("line", class_="base", x1="0", x2="100%", y1="100%", y2="100%")]
+    values = axis.ticks()
+    for value, text in zip(values, axis.text(values), strict=True):
+        x = percent(axis.place(value))
+        made.append(tag("text", text, x=x, y="100%", dy=18, text_anchor="middle"))
     return made
 
 
-def _columns(axis: Axis) -> list[Html]:
-    made = [tag("line", class_="base", x1="0", x2="100%", y1="100%", y2="100%")]
-    for value in axis.ticks():
-        x = percent(axis.place(value))
-        made.append(tag("text", axis.text(value), x=x, y="100%", dy=18, text_anchor="middle"))
+def _rows(axis: Axis) -> list[Html]:
+    made = []
+    values = axis.ticks()
+    for value, text in zip(values, axis.text(values), strict=True):
+        y = percent(1 - axis.place(value))
+        made.append(tag("line", class_="grid", x1="0", x2="100%", y1=y, y2=y))
+        made.append(tag("text", text, x="0", y=y, dx=-8, dy="0.32em", text_anchor="end"))
     return made
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tikmix_hf.report import colours, formats
+from tikmix_hf.report import colours
 from tikmix_hf.report.axes import Axis, percent, plot
 from tikmix_hf.report.markup import Html, join, tag
 
@@ -206,7 +206,7 @@ def thin(length: int, most: int) -> list[int]:
 
 def steps_axis(last: float) -> Axis:
     """Optimizer steps from 0 on."""
-    return Axis(low=0, high=max(last, 1) * 1.02, name="optimizer steps", text=formats.short)
+    return Axis(low=0, high=max(last, 1) * 1.02, name="optimizer steps")
 
 
 def _error_bar(point: Point, x: Axis, y: Axis, classes: str) -> Html:

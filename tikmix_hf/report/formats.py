@@ -6,6 +6,7 @@ In: finite numbers, or None for what is not known. Out: short text with a real m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MINUS = "\u2212"
 UNKNOWN = "–"
@@ -59,9 +60,29 @@ def seconds(value: float | None) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def with_error(value: float, error: float | None) -> str:
-    """A value and its standard error: 0.312 ± 0.014."""
-    return number(value) + ("" if error is None else f" ± {number(error, digits=2)}")
+def with_error(value: float, error: float | None, *, sign: bool = False) -> str:
+    """A value and its standard error, to the error's second digit: 0.312 ± 0.014."""
+    plus = "+" if sign and value > 0 else ""
+    if error is None:
+        return number(value, sign=sign)
+    if error <= 0 or not 1e-4 <= error < 1e7:
+        return f"{number(value, sign=sign)} ± {number(error, digits=2)}"
+    places = max(0, 1 - math.floor(math.log10(float(f"{error:.2g}"))))
+    return plus + _signed(f"{value:,.{places}f}") + f" ± {error:,.{places}f}"
+
+
+def ticks(values: Sequence[float]) -> list[str]:
+    """Round numbers at equal distances, with no more digits than tell them apart: 0.5, 1.0, 1.5."""
+    largest = max((abs(value) for value in values), default=0.0)
+    limits = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k"), (1.0, ""))
+    unit, letter = next((pair for pair in limits if largest >= pair[0]), (1.0, ""))
+    unit = 1e3 if letter == "k" else unit
+    scaled = [value / unit for value in values]
+    places = next(
+        (p for p in range(12) if all(abs(v - round(v, p)) < 1e-9 * max(1, abs(v)) for v in scaled)),
+        12,
+    )
+    return [_signed(f"{v:,.{places}f}") + (letter if v else "") for v in scaled]
 
 
 def plural(amount: int, noun: str) -> str:

@@ -38,7 +38,7 @@ def page(runs: Sequence[Run]) -> str:
     style = resources.files("tikmix_hf.report").joinpath("style.css").read_text("utf-8")
     style = f"{style}\n{colours.style()}\n"
     script = resources.files("tikmix_hf.report").joinpath("script.js").read_text("utf-8")
-    title = " and ".join(run.label for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+    title = _title([run.label for run in runs])
     head_part = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -59,19 +59,26 @@ def page(runs: Sequence[Run]) -> str:
     return f"<!DOCTYPE html>\n{tag('html', head_part, body, lang='en')}\n"
 
 
+def _title(labels: Sequence[str]) -> str:
+    if len(labels) > 4:
+        return f"{len(labels)} runs"
+    *first, last = labels
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _one(run: Run) -> Html:
     found = [
         *(mixture(run), influence(run), audit(run), tokens(run), epochs(run), cost(run)),
         *(losses(run), benchmarks([run]), comparison([run])),
     ]
-    links = _navigation([(own.key, own.title) for own in found])
+    links = _navigation([(own.key, own.key.capitalize()) for own in found])
     return join(links, tag("main", head(run), [_section(own, own.key, "h2") for own in found]))
 
 
 def _several(runs: Sequence[Run]) -> Html:
     """What compares runs comes first, then each run."""
     shared = [comparison(runs), benchmarks(runs)]
-    links = [(own.key, own.title) for own in shared]
+    links = [(own.key, own.key.capitalize()) for own in shared]
     links += [(f"run-{i}", run.label) for i, run in enumerate(runs)]
     articles = []
     for i, run in enumerate(runs):

@@ -17,7 +17,7 @@ for (const steps of document.querySelectorAll(".steps")) {
     const chosen = all[slider.valueAsNumber];
     all.forEach((step) => step.classList.toggle("shown", step === chosen));
     if (before) chosen.querySelector(".scroll").scrollLeft = before.scrollLeft;
-    slider.setAttribute("aria-valuetext", chosen.querySelector("h4").textContent);
+    slider.setAttribute("aria-valuetext", chosen.querySelector(".subtitle").textContent);
   };
   row.hidden = false;
   slider.value = slider.max;

@@ -29,13 +29,13 @@ def audit(run: Run) -> Section:
     found = [(update, update.audit) for update in run.updates if update.audit is not None]
     if not found:
         return missing(
-            "audit",
+            "gain",
             TITLE,
             "There is nothing to compare: that takes two updates that measured influence.",
         )
     shown = [found[i] for i in charts.thin(len(found), MOST_SHOWN)]
     return section(
-        "audit",
+        "gain",
         TITLE,
         _lead(found[-1][1]),
         tag("div", _picture(shown), _intervals(shown), class_="pair"),

@@ -34,6 +34,11 @@ def note(*words: Child) -> Html:
     return tag("p", *words, class_="note")
 
 
+def subtitle(words: str) -> Html:
+    """What the next picture or table is; no heading, for sections stand at two levels."""
+    return tag("p", words, class_="subtitle")
+
+
 def details(summary: str, *body: Child) -> Html:
     """What only some want to see."""
     return tag("details", tag("summary", summary), *body)

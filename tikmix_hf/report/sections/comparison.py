@@ -1,7 +1,7 @@
 """Comparison: runs side by side, those of several folders or a run and its control.
 
 In: runs; the models of each, from its `metrics.json`. Out: losses on targets with the distance from
-the last model, scores, and the mixtures that the runs ended with.
+the control, scores, and the mixtures that the runs ended with.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tikmix_hf.report import charts, colours, formats
-from tikmix_hf.report.axes import Axis, percent
+from tikmix_hf.report.axes import Axis, columns, percent
 from tikmix_hf.report.markup import Child, Html, tag
 from tikmix_hf.report.run import Result, Run
-from tikmix_hf.report.sections.base import Section, details, missing, note, section
+from tikmix_hf.report.sections.base import Section, details, missing, note, section, subtitle
 from tikmix_hf.report.sections.scores import arrow
 from tikmix_hf.report.tables import table
 
 TITLE = "Comparison"
 ROW_PIXELS = 30
+# More columns than these stand below the picture.
+MOST_BESIDE = 3
 
 
 class Model(NamedTuple):
     """One model in the comparison."""
 
     label: str
+    run: Run
     result: Result
 
 
@@ -49,7 +52,7 @@ def comparison(runs: Sequence[Run]) -> Section:
 def models(runs: Sequence[Run]) -> list[Model]:
     """Every model whose result a run tells, with a name of its own."""
     return [
-        Model(own.label if len(runs) == 1 else f"{run.label} · {own.label}", own)
+        Model(own.label if len(runs) == 1 else f"{run.label} · {own.label}", run, own)
         for run in runs
         for own in run.results
     ]
@@ -75,7 +78,7 @@ def _lead(found: Sequence[Model], runs: Sequence[Run]) -> str:
 
 
 def _losses(found: Sequence[Model]) -> Html | None:
-    """Losses by target, and how far each is from the last model's."""
+    """Losses by target, and how far each is from the control's."""
     having = [model for model in found if model.result.losses]
     if not having:
         return None
@@ -88,51 +91,54 @@ def _losses(found: Sequence[Model]) -> Html | None:
     rows.append([tag("b", "mean"), *_best_in_bold(means, less_is_better=True)])
     headings = ["target", *(model.label for model in having)]
     written = table(headings, rows, label="Loss on each target at the end, nats per token")
-    title = tag("h4", "Loss on targets at the end, nats per token")
-    drawn = _distances(targets, having) if len(having) > 1 else None
-    return tag("div", title, tag("div", drawn, written, class_="pair"))
+    title = subtitle("Loss on targets at the end, nats per token")
+    drawn = _distances(having, _reference(found)) if len(having) > 1 else None
+    return tag(
+        "div",
+        title,
+        tag("div", drawn, written, class_="pair" if len(having) <= MOST_BESIDE else None),
+    )
 
 
-def _distances(targets: Sequence[str], having: Sequence[Model]) -> Html | None:
-    """A row per target: how far below the last model's each other model's loss is."""
-    *others, reference = having
-    marks, every = [], [0.0]
-    for row, target in enumerate(targets):
-        for place, model in enumerate(others):
-            if target in model.result.losses and target in reference.result.losses:
-                gap = model.result.losses[target] - reference.result.losses[target]
-                every.append(gap)
-                marks.append(
-                    (
-                        row,
-                        place,
-                        gap,
-                        f"{target}, {model.label}: "
-                        f"{formats.number(gap, digits=3, sign=True)} nats per token",
-                    )
-                )
-    if not marks:
+def _reference(found: Sequence[Model]) -> Model:
+    """What the others are measured against: the first run's control, or that run itself."""
+    own = [model for model in found if model.run is found[0].run]
+    return own[-1]
+
+
+def _distances(having: Sequence[Model], reference: Model) -> Html | None:
+    """A row per target: how far the other models' losses are from the reference's."""
+    gaps = [
+        (target, model, loss - reference.result.losses[target])
+        for model in having
+        if model is not reference
+        for target, loss in model.result.losses.items()
+        if target in reference.result.losses
+    ]
+    if not gaps:
         return None
-    x = Axis.around(every, "nats per token", num_ticks=4)
-    height, zero = ROW_PIXELS * len(targets), percent(x.place(0))
+    targets = list(dict.fromkeys(target for target, _, _ in gaps))
+    labels = list(dict.fromkeys(model.label for _, model, _ in gaps))
+    x = Axis.around([0.0, *(gap for _, _, gap in gaps)], "nats per token", num_ticks=4)
+    zero = percent(x.place(0))
     drawn = [tag("line", class_="base", x1=zero, x2=zero, y1="0", y2="100%")]
     for row, target in enumerate(targets):
         y = percent((row + 0.5) / len(targets))
         drawn.append(tag("line", class_="grid", x1="0", x2="100%", y1=y, y2=y))
         drawn.append(tag("text", formats.cut(target, 24), x="0", y=y, dy=-6))
-    drawn += [
-        charts.marker(place, x.place(gap), (row + 0.5) / len(targets), title)
-        for row, place, gap, title in marks
-    ]
-    drawn += [
-        tag("text", x.text(value), x=percent(x.place(value)), y="100%", dy=18, text_anchor="middle")
-        for value in x.ticks()
-    ]
+    for target, model, gap in gaps:
+        title = (
+            f"{target}, {model.label}: {formats.number(gap, digits=3, sign=True)} nats per token"
+        )
+        row = (targets.index(target) + 0.5) / len(targets)
+        drawn.append(charts.marker(labels.index(model.label), x.place(gap), row, title))
+    drawn += columns(x)
     label = f"Loss less that of {reference.label}, by target; the table has the numbers"
-    picture = tag("svg", drawn, class_="plot rows", height=height, role="img", aria_label=label)
+    height = ROW_PIXELS * len(targets)
+    picture = tag("svg", drawn, class_="plot", height=height, role="img", aria_label=label)
     words = f"Loss less that of {reference.label} (the line): left is better"
-    return tag("figure", tag("figcaption", words), tag("div", picture, class_="plot-box flush"),
-               charts.key([model.label for model in others]))  # fmt: skip
+    box = tag("div", picture, class_="plot-box flush")
+    return tag("figure", tag("figcaption", words), box, charts.key(labels))
 
 
 def _scores(found: Sequence[Model]) -> Html | None:
@@ -150,14 +156,13 @@ def _scores(found: Sequence[Model]) -> Html | None:
         rows.append([f"{key[1]} ({key[0]})", f"{key[2]}, {arrow(key[2])}", *cells])
     headings = ["task", "metric", *(model.label for model in having)]
     written = table(headings, rows, label="Scores at the end", words=(1,))
-    return tag("div", tag("h4", "Scores at the end, ± standard error over questions"), written)
+    return tag("div", subtitle("Scores at the end, ± standard error over questions"), written)
 
 
 def _differences(run: Run) -> Html:
     rows = [
         [f"{own.task} ({own.suite})", own.pair,
-         formats.number(own.value, digits=3, sign=True)
-         + ("" if own.error is None else f" ± {formats.number(own.error, digits=2)}")]
+         formats.with_error(own.value, own.error, sign=True)]
         for own in run.differences
     ]  # fmt: skip
     written = table(["task", "models", "difference"], rows, label="Differences", words=(1,))
@@ -186,7 +191,7 @@ def _overview(runs: Sequence[Run]) -> Html:
         )
     headings = ["run", "mixture changes", "tokens trained", "time", "share of time measuring",
                 "gain foretold, r"]  # fmt: skip
-    return tag("div", tag("h4", "Runs"), table(headings, rows, label="Runs at a glance"))
+    return tag("div", subtitle("Runs"), table(headings, rows, label="Runs at a glance"))
 
 
 def _mixtures(runs: Sequence[Run]) -> Html | None:
@@ -208,7 +213,7 @@ def _mixtures(runs: Sequence[Run]) -> Html | None:
         for k, name in enumerate(names)
     ]
     written = table(["domain", *(run.label for run in having)], rows, label="Last mixtures")
-    return tag("div", tag("h4", "Mixture at the end"), written)
+    return tag("div", subtitle("Mixture at the end"), written)
 
 
 def _best_in_bold(values: Sequence[float | None], *, less_is_better: bool) -> list[Child]:

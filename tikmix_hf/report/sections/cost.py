@@ -45,7 +45,7 @@ def _by_update(run: Run) -> Html:
             charts.bar(
                 update.seconds,
                 full=full,
-                place=1,
+                place=6,
                 mark=update.planned_seconds,
                 title=f"step {update.step:,}: {formats.seconds(update.seconds)}, "
                 f"{formats.seconds(update.planned_seconds)} planned",

@@ -12,6 +12,7 @@ from tikmix_hf.report.markup import Html, join, tag
 from tikmix_hf.report.run import Run
 
 MAX_FACT = 200
+Figure = tuple[str, str, str]
 
 
 def head(run: Run) -> Html:
@@ -25,45 +26,53 @@ def command(folders: Sequence[str]) -> str:
 
 
 def _figures(run: Run) -> Html | None:
-    found: list[tuple[str, str, str]] = []
-    if run.schedule is not None:
-        changes = len(run.schedule.segments) - 1
-        first_K, last_K = (run.schedule.segments[i].mixture for i in (0, -1))
-        moved = formats.share(float(abs(last_K - first_K).sum()) / 2)
-        found.append(("mixture changes", formats.count(changes), f"{moved} of tokens moved"))
-    if len(run.results) > 1:
-        first, other = run.results[0], run.results[1]
-        if first.mean_loss is not None and other.mean_loss is not None:
-            gap = formats.number(first.mean_loss - other.mean_loss, digits=3, sign=True)
-            found.append(("mean target loss", formats.number(first.mean_loss),
-                          f"{gap} against {other.label}"))  # fmt: skip
-    elif run.result is not None and run.result.mean_loss is not None:
-        found.append(("mean target loss", formats.number(run.result.mean_loss), "nats per token"))
-    if run.updates:
-        last = run.updates[-1]
-        found.append(
-            (
-                "time spent on updates",
-                formats.share(last.time_share),
-                f"{formats.plural(len(run.updates), 'update')} until step {last.step:,}",
-            )
-        )
-        audits = [u.audit for u in run.updates if u.audit and u.audit.correlation is not None]
-        if audits:
-            found.append(
-                (
-                    "gain foretold",
-                    f"r = {formats.number(audits[-1].correlation, digits=2)}",
-                    f"over {formats.plural(audits[-1].num_intervals, 'interval')}",
-                )
-            )
-    if not found:
-        return None
+    """The few numbers that matter most, each with its name and what it is measured against."""
+    found = [own for own in (_changes(run), _loss(run), _time(run), _foretold(run)) if own]
     tiles = [
         tag("div", tag("dt", name), tag("dd", value, class_="figure"), tag("dd", what))
         for name, value, what in found
-    ]  # fmt: skip
-    return tag("dl", tiles, class_="figures")
+    ]
+    return tag("dl", tiles, class_="figures") if tiles else None
+
+
+def _changes(run: Run) -> Figure | None:
+    if run.schedule is None:
+        return None
+    first_K, last_K = (run.schedule.segments[i].mixture for i in (0, -1))
+    moved = formats.share(float(abs(last_K - first_K).sum()) / 2)
+    changes = formats.count(len(run.schedule.segments) - 1)
+    return "mixture changes", changes, f"{moved} of tokens moved"
+
+
+def _loss(run: Run) -> Figure | None:
+    if run.result is None or run.result.mean_loss is None:
+        return None
+    loss = run.result.mean_loss
+    control = run.results[1] if len(run.results) > 1 else None
+    if control is None or control.mean_loss is None:
+        return "mean target loss", formats.number(loss), "nats per token"
+    gap = formats.number(loss - control.mean_loss, digits=3, sign=True)
+    return "mean target loss", formats.number(loss), f"{gap} against {control.label}"
+
+
+def _time(run: Run) -> Figure | None:
+    if not run.updates:
+        return None
+    last = run.updates[-1]
+    until = f"{formats.plural(len(run.updates), 'update')} until step {last.step:,}"
+    return "time spent on updates", formats.share(last.time_share), until
+
+
+def _foretold(run: Run) -> Figure | None:
+    audits = [u.audit for u in run.updates if u.audit and u.audit.correlation is not None]
+    if not audits:
+        return None
+    correlation = formats.number(audits[-1].correlation, digits=2)
+    return (
+        "gain foretold",
+        f"r = {correlation}",
+        (f"over {formats.plural(audits[-1].num_intervals, 'interval')}"),
+    )
 
 
 def _facts(run: Run) -> Html:
@@ -136,7 +145,11 @@ def _text(value: Any) -> str:
     """A stranger's value in one line."""
     if isinstance(value, Mapping):
         name = str(value.get("mixer", "")).rsplit(".", 1)[-1]
-        rest = [f"{k} {_text(v)}" for k, v in value.items() if k != "mixer" and v is not None]
+        rest = [
+            f"{k} {_text(v)}"
+            for k, v in value.items()
+            if k != "mixer" and v is not None and v is not False
+        ]
         text = ", ".join([*([name] if name else []), *rest])
     elif isinstance(value, (list, tuple)):
         text = ", ".join(map(_text, value[:20]))

@@ -7,20 +7,22 @@ whatever a domain does. Numbers and standard errors are those of the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tikmix_hf.report import charts, colours, formats
 from tikmix_hf.report.markup import Html, join, tag
 from tikmix_hf.report.records import Array, Influence, Shares, Update
 from tikmix_hf.report.run import Run
-from tikmix_hf.report.sections.base import Section, missing, note, section
+from tikmix_hf.report.sections.base import Section, missing, note, section, subtitle
 from tikmix_hf.report.tables import box
 
 TITLE = "Influence of domains on targets"
 # More updates than these are shown evenly chosen.
 MOST_SHOWN = 48
-# More columns than these have their names upright.
-MOST_LEVEL = 5
+# More columns than these have their names upright, and so have longer names.
+MOST_LEVEL, LONGEST_LEVEL = 6, 10
 
 
 def influence(run: Run) -> Section:
@@ -60,10 +62,11 @@ def scaled(measured: Influence, mixture: Shares) -> Array:
 def _lead(update: Update) -> str:
     assert update.influence is not None
     mean_K = scaled(update.influence, update.mixture).mean(axis=0)
-    best, worst = (update.influence.domains[int(k)] for k in (mean_K.argmax(), mean_K.argmin()))
+    names = [formats.cut(name, 40) for name in update.influence.domains]
+    best, worst = names[int(mean_K.argmax())], names[int(mean_K.argmin())]
     return (
-        f"At the last measurement, step {update.step:,}, more of {best} would have lowered the "
-        f"targets' losses most, more of {worst} least."
+        f"At the last measurement, step {update.step:,}, more of {best} would have "
+        f"lowered the targets' losses most, more of {worst} least."
     )
 
 
@@ -85,7 +88,8 @@ def _step(place: int, number: int, update: Update, measured: Influence) -> Html:
     title = f"Update {place + 1} of {number}, step {update.step:,}"
     cells_JK = scaled(measured, update.mixture)
     reference_J = measured.in_force(update.mixture)
-    upright = " upright" if len(measured.domains) > MOST_LEVEL else ""
+    longest = max(map(len, measured.domains))
+    is_level = len(measured.domains) <= MOST_LEVEL and longest <= LONGEST_LEVEL
     heads = [
         tag("th", tag("span", formats.cut(name, 28), title=name), scope="col")
         for name in measured.domains
@@ -101,28 +105,32 @@ def _step(place: int, number: int, update: Update, measured: Influence) -> Html:
         )
         for j, target in enumerate(measured.targets)
     ]  # fmt: skip
-    shares = [
-        tag(
-            "tr",
-            tag("th", name, scope="row"),
-            [tag("td", formats.share(mixture.get(domain))) for domain in measured.domains],
-            tag("td", "", class_="reference"),
-        )
-        for name, mixture in (("share before", update.mixture), ("share after", update.after))
-    ]
     inside = tag(
         "table",
         tag("thead", tag("tr", tag("td", "", class_="corner"), heads, mine)),
         tag("tbody", rows),
-        tag("tfoot", shares),
-        class_=f"heat{upright}",
+        tag("tfoot", _shares(update, measured.domains)),
+        class_="heat" if is_level else "heat upright",
     )
     return tag(
         "div",
-        tag("h4", title),
+        subtitle(title),
         box(inside, label=f"Influence at step {update.step:,}: targets by domains"),
         class_="step last" if place == number - 1 else "step",
     )
+
+
+def _shares(update: Update, domains: Sequence[str]) -> list[Html]:
+    """The rows below: what the mixture was, and what it became."""
+    return [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            [tag("td", formats.share(mixture.get(domain))) for domain in domains],
+            tag("td", "", class_="reference"),
+        )
+        for name, mixture in (("share before", update.mixture), ("share after", update.after))
+    ]
 
 
 def _cell(measured: Influence, j: int, k: int, scale: float, reference: float) -> Html:

@@ -63,7 +63,7 @@ def _lead(schedule: MixtureSchedule) -> str:
         return "The mixture never changed."
     up, down = int(np.argmax(last_K - first_K)), int(np.argmin(last_K - first_K))
     moves = (
-        f"{schedule.domains[k]} {verb} most, from {formats.share(first_K[k])} to "
+        f"{formats.cut(schedule.domains[k], 40)} {verb} most, from {formats.share(first_K[k])} to "
         f"{formats.share(last_K[k])}"
         for k, verb in ((up, "grew"), (down, "shrank"))
     )
@@ -94,7 +94,7 @@ def _picture(schedule: MixtureSchedule, end: int) -> Html:
     picture = charts.bands(
         found,
         x=Axis(low=0, high=end, name="samples"),
-        y=Axis(low=0, high=1, name="share of tokens", text=lambda v: f"{v:.0%}", num_ticks=4),
+        y=Axis(low=0, high=1, name="share of tokens", text=_percents, num_ticks=4),
         label=f"Stacked shares of {len(schedule.domains)} domains over {end:,} samples; the table "
         "below has the numbers.",
         labels=labels,
@@ -102,6 +102,10 @@ def _picture(schedule: MixtureSchedule, end: int) -> Html:
     if len(chosen) == len(schedule.segments):
         return picture
     return join(picture, note(f"{len(chosen)} of {len(schedule.segments):,} mixtures are drawn."))
+
+
+def _percents(values: Sequence[float]) -> list[str]:
+    return [f"{value:.0%}" for value in values]
 
 
 def _table(schedule: MixtureSchedule) -> Html:

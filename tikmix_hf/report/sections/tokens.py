@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from tikmix_hf.report import charts, colours, formats
 from tikmix_hf.report.markup import Html, tag
+from tikmix_hf.report.records import Shares, Update
 from tikmix_hf.report.run import Run
 from tikmix_hf.report.sections.base import Section, details, missing, note, section
 from tikmix_hf.report.tables import table
 
 TITLE, EPOCHS = "Requested and realised tokens", "Epochs of each domain"
 MOST_SHOWN = 40
+# Epochs below which the first is far away.
+FAR = 0.4
 
 
 def tokens(run: Run) -> Section:
@@ -24,19 +27,31 @@ def tokens(run: Run) -> Section:
             "influence.jsonl.",
         )
     requested, realised = (
-        total([getattr(update, side) for update in run.updates])
-        for side in ("requested", "realised")
+        total(found)
+        for found in ([u.requested for u in run.updates], [u.realised for u in run.updates])
     )
     names = list(dict.fromkeys([*run.domains, *requested, *realised]))
     everything = sum(realised.values())
     moved = sum(abs(realised.get(k, 0) - requested.get(k, 0)) for k in names) / 2
     last = run.updates[-1].step
+    return section(
+        "tokens",
+        TITLE,
+        f"Of {formats.count(everything)} tokens read until step {last:,}, the last update, "
+        f"{formats.share(moved / everything if everything else 0)} went to another domain than the "
+        "mixtures asked for.",
+        _by_domain(run, names, requested, realised),
+        note("Samples are whole, so a domain is off by up to a sample or two at any time."),
+    )
+
+
+def _by_domain(run: Run, names: Sequence[str], requested: Shares, realised: Shares) -> Html:
     full = max([*requested.values(), *realised.values(), 1.0])
     rows = []
     for name in names:
         asked, read = requested.get(name, 0.0), realised.get(name, 0.0)
         title = f"{name}: {formats.count(asked)} requested, {formats.count(read)} realised"
-        place = run.domains.index(name) if name in run.domains else len(run.domains)
+        place = _place(run, name)
         rows.append(
             [
                 _named(place, name),
@@ -46,15 +61,7 @@ def tokens(run: Run) -> Section:
             ]
         )
     headings = ["domain", "realised; the line is requested", "requested", "realised", "difference"]
-    return section(
-        "tokens",
-        TITLE,
-        f"Of {formats.count(everything)} tokens read until step {last:,}, the last update, "
-        f"{formats.share(moved / everything if everything else 0)} went to another domain than the "
-        "mixtures asked for.",
-        table(headings, rows, label="Tokens of each domain", words=(1,), class_="barred"),
-        note("Samples are whole, so a domain is off by up to a sample or two at any time."),
-    )
+    return table(headings, rows, label="Tokens of each domain", words=(1,), class_="barred")
 
 
 def epochs(run: Run) -> Section:
@@ -71,21 +78,23 @@ def epochs(run: Run) -> Section:
     final = at_end or updates[-1].epochs
     when = "at the end of the run" if at_end else f"at step {updates[-1].step:,}, the last update"
     most = max(final, key=lambda name: final[name])
-    full, times = max(*final.values(), 1.0), formats.number(final[most], digits=3)
+    times = formats.number(final[most], digits=3)
+    # A line at one epoch tells nothing where all domains are far from it.
+    full, one = (max(final[most], 1.0), 1.0) if final[most] > FAR else (final[most] or 1.0, None)
     rows = []
     for name in [k for k in run.domains if k in final] + [k for k in final if k not in run.domains]:
-        place = run.domains.index(name) if name in run.domains else len(run.domains)
+        place = _place(run, name)
         title = f"{name}: {formats.number(final[name])} epochs"
-        bar = charts.bar(final[name], full=full, place=place, mark=1.0, title=title)
+        bar = charts.bar(final[name], full=full, place=place, mark=one, title=title)
         rows.append([_named(place, name), bar, formats.number(final[name])])
+    headings = ["domain", "the line is one epoch" if one else "", "epochs"]
     return section(
         "epochs",
         EPOCHS,
-        f"Most repeated {when}: {most}, gone through {times} times.",
-        table(["domain", "the line is one epoch", "epochs"], rows, label="Epochs of each domain",
-              words=(1,), class_="barred"),
+        f"Most repeated {when}: {formats.cut(most, 40)}, gone through {times} times.",
+        table(headings, rows, label="Epochs of each domain", words=(1,), class_="barred"),
         details("Epochs at every update", _over_time(run, updates)) if updates else None,
-    )  # fmt: skip
+    )
 
 
 def total(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -97,7 +106,7 @@ def total(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return sums
 
 
-def _over_time(run: Run, updates: Sequence) -> Html:
+def _over_time(run: Run, updates: Sequence[Update]) -> Html:
     shown = [updates[i] for i in charts.thin(len(updates), MOST_SHOWN)]
     rows = [
         [_named(k, name), *(formats.number(update.epochs.get(name)) for update in shown)]
@@ -105,6 +114,10 @@ def _over_time(run: Run, updates: Sequence) -> Html:
     ]
     headings = ["at step", *(f"{update.step:,}" for update in shown)]
     return table(headings, rows, label="Epochs at every update")
+
+
+def _place(run: Run, name: str) -> int:
+    return run.domains.index(name) if name in run.domains else len(run.domains)
 
 
 def _named(place: int, name: str) -> Html:
