@@ -76,6 +76,6 @@ def test_an_output_that_is_a_folder_is_refused(folder, capsys):
 
 def test_a_report_needs_neither_torch_nor_matplotlib_nor_rich(folder):
     code = f"import sys; from tikmix_hf import cli; cli.main(['report', {str(folder)!r}]); "
-    heavy = {"torch", "transformers", "datasets", "matplotlib", "rich", "scipy.optimize"}
+    heavy = {"torch", "transformers", "datasets", "matplotlib", "rich"}
     check = f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code + check], check=True)

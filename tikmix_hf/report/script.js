@@ -66,14 +66,22 @@ document.addEventListener("pointermove", (event) => {
   if (event.pointerType === "mouse") follow(event);
 });
 document.addEventListener("click", follow);
-document.addEventListener("scroll", hide, { capture: true, passive: true });
-document.addEventListener("focusin", (event) => {
-  const cell = event.target.closest(".heat td[data-tip]");
-  if (!cell || !cell.matches(":focus-visible")) return;
+const sayOf = (cell) => {
   const place = cell.getBoundingClientRect();
   say(cell, place.left + place.width / 2, place.top);
   cell.setAttribute("aria-describedby", "tip");
+};
+document.addEventListener("focusin", (event) => {
+  const cell = event.target.closest(".heat td[data-tip]");
+  if (cell?.matches(":focus-visible")) sayOf(cell);
 });
+// Going to a cell by keyboard may scroll its table: what it says moves along.
+const move = () => {
+  const cell = document.querySelector("[aria-describedby=tip]");
+  if (cell) sayOf(cell);
+  else hide();
+};
+document.addEventListener("scroll", move, { capture: true, passive: true });
 document.addEventListener("focusout", hide);
 
 const ways = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };

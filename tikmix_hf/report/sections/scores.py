@@ -109,7 +109,7 @@ def _task(runs: Sequence[Run], task: tuple[str, str, str]) -> Html:
     picture = charts.lines(
         series,
         x=charts.steps_axis(max(point.x for point in every)),
-        y=Axis.around(reach, f"{metric}, {arrow(metric)}", num_ticks=4),
+        y=Axis.around(reach, f"{metric}, {arrow(metric)}"),
         label=f"{name} of suite {suite}, {metric}, over steps",
         height=190,
     )
