@@ -25,12 +25,13 @@ HOSTILE = (
     "' onmouseover='alert(3)",
     "&lt;b&gt;",
     "</title></style><script>alert(4)</script>",
-    "\u202egnp.exe\x07\ud800",
 )
+# Turns the writing round, rings, and is half a letter.
+UNFIT = "\u202egnp.exe\x07\ud800"
 
 
 def test_names_are_shown_as_they_are_and_do_nothing(tmp_path):
-    folder = write_run(tmp_path / "a<b>&'\"", domains=HOSTILE, targets=HOSTILE[:3])
+    folder = write_run(tmp_path / "a<b>&'\"", domains=HOSTILE, targets=(*HOSTILE[:3], UNFIT))
     tasks = {HOSTILE[0]: {"metric": HOSTILE[1], "values": {HOSTILE[1]: 0.5}}}
     write_lines(folder / "evaluations.jsonl", [{"step": 1, "suite": HOSTILE[4], "tasks": tasks}])
     text = write_report([read_run(folder)], tmp_path / "page.html").read_text("utf-8")
@@ -42,8 +43,9 @@ def test_names_are_shown_as_they_are_and_do_nothing(tmp_path):
     assert not [name for name in names if name.startswith("on")]
     assert not names & {"src", "style", "srcset", "action"}
     legend = [item.text for item in shown.one(class_="narrow-only").find("li")]
-    assert legend[:5] == list(HOSTILE[:5])
-    assert legend[5] == "\ufffdgnp.exe\ufffd\ufffd"
+    assert legend == list(HOSTILE)
+    targets = [row[0] for row in shown.find("table", class_="heat")[0].one("tbody").rows()]
+    assert targets == [*HOSTILE[:3], "\ufffdgnp.exe\ufffd\ufffd"]
     assert shown.one("h1").text == "a<b>&'\""
 
 
