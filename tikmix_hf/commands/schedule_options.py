@@ -1,4 +1,4 @@
-"""The options of the commands that read and publish schedules: show, diff, plot, push, pull."""
+"""The options of the commands that show schedules and runs, and publish them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def _plot(parser: argparse.ArgumentParser) -> None:
         help="length of the run, where the schedule does not say it",
     )
     add("--revision", help="of the Hub: a branch, a tag or a commit")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="the folder of a run; more to compare")
+    add("--output", "-o", metavar="FILE", help="the HTML file [report.html in the first RUN]")
+    add("--open", action="store_true", help="show it in the browser")
+    add("--png", metavar="DIR", help="write figures for papers as PNG into a folder")
+    add("--svg", metavar="DIR", help="the same as SVG")
 
 
 def _push(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +126,21 @@ COMMANDS = (
         ),
         add_options=_plot,
         module="plot",
+    ),
+    Command(
+        name="report",
+        help="show a run, or compare several, in one HTML file",
+        description=paragraph(
+            """Writes one self-contained HTML file: mixture, influence, predicted and realised
+            gain, tokens, cost, benchmarks; several runs are compared."""
+        ),
+        examples=(
+            "tikmix report runs/quickstart",
+            "tikmix report runs/quickstart runs/other -o comparison.html",
+            "tikmix report runs/quickstart --svg figures",
+        ),
+        add_options=_report,
+        module="report",
     ),
     Command(
         name="push",
