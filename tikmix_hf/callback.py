@@ -24,9 +24,9 @@ from tikmix_hf import distributed, mixers, trainer_checks
 from tikmix_hf.checkpoint import mark_complete, warn_of_partial_checkpoint
 from tikmix_hf.dataset import InterleavedDomainDataset
 from tikmix_hf.files import drop_records_after, write_json
+from tikmix_hf.live import LiveView
 from tikmix_hf.mixers.base import Mixer
 from tikmix_hf.order.layout import BatchLayout
-from tikmix_hf.reporters import Reporters
 from tikmix_hf.signals.influence import InfluenceMatrix
 from tikmix_hf.signals.preconditioners import Preconditioner
 from tikmix_hf.updates import resuming
@@ -70,6 +70,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             Trainer's.
         on_error: "keep" goes on with the mixture in force when an update fails; "raise" stops.
         progress: show a bar while measuring, and print a line per update.
+        images: draw one per update in the trackers of `report_to` (`live.py`).
 
     Attributes:
         influence: the last `InfluenceMatrix`, None before the first update.
@@ -102,6 +103,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         output_dir: str | Path | None = None,
         on_error: str = "keep",
         progress: bool = True,
+        images: bool = True,
     ) -> None:
         trainer_checks.check_dataset(dataset)
         check_targets(targets)
@@ -136,7 +138,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
             raises=on_error == "raise",
         )
         self._initial_schedule = dataset.schedule
-        self._reporters = Reporters()
+        self._live = LiveView(images=images)
 
     @property
     def influence(self) -> InfluenceMatrix | None:
@@ -209,11 +211,10 @@ class TikMixCallback(TrainerCallback, ExportableState):
         if record is None:
             return
         self.updates.append(record)
-        scalars = record.scalars()
         # The rest is in influence.jsonl; a checkpoint need not repeat it.
-        brief = {k: v for k, v in scalars.items() if k.count("/") == 1 or "/mixture/" in k}
+        brief = {k: v for k, v in record.scalars().items() if k.count("/") == 1 or "/mixture/" in k}
         state.log_history.append({**brief, "step": state.global_step})
-        self._reporters.log(scalars, args, state, control, kwargs["model"])
+        self._updater.account.clock.add_to_updates(self._live.show(record, args, state))
         if state.is_world_process_zero:
             append_record(self._folder / RECORDS, record)
         self._say(str(record), state)
@@ -250,7 +251,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Makes index 0 sample 0 again, and closes what was opened."""
         self.dataset.set_epoch(0)
         self._updater.gatherer.detach()
-        self._reporters.close(args, state, control)
+        self._live.close(args, state, control)
 
     def _check_measurement(self, live: Mapping[str, Any]) -> None:
         """Refuses what no update could measure, whatever `on_error` says."""

@@ -1,13 +1,16 @@
 """Figures: what all pictures share, their size in dots, their colours, their file.
 
-In: inches. Out: an empty matplotlib figure, and later its file. matplotlib is imported when the
-first figure is made, and its global drawing state is left alone.
+In: inches. Out: an empty matplotlib figure, and later its file or its dots. matplotlib is imported
+when the first figure is made, and its global drawing state is left alone.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,3 +45,13 @@ def new_figure(*, width: float, height: float) -> Figure:
 def save(figure: Figure, path: StrPath) -> None:
     """Write the figure; the suffix of `path` says as what."""
     figure.savefig(path, dpi=DPI)
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Draw the figure into memory: (height, width, 3) red, green and blue, 0 to 255."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
