@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from transformers import HfArgumentParser, TrainingArguments
 
 from tikmix_hf import recipe
 from tikmix_hf.recipe import DataArguments, MixtureArguments, ModelArguments
 
+Topic = TypeVar("Topic")
 Arguments = tuple[ModelArguments, DataArguments, MixtureArguments, TrainingArguments]
 
 
@@ -51,14 +52,24 @@ def parse(argv: Sequence[str]) -> Arguments:
         near = recipe.nearest(rest[0].lstrip("-"), "--")
         raise SystemExit(f"Unknown argument {rest[0]!r}.{near}")
     for topic in topics[:3]:
-        for field in dataclasses.fields(topic):
-            value = getattr(topic, field.name)
-            if isinstance(value, str) and value.startswith("{"):
-                try:
-                    setattr(topic, field.name, recipe.parse_json(field.name, value))
-                except ValueError as err:
-                    raise SystemExit(str(err)) from err
+        read_json(topic)
     return tuple(topics)  # pyright: ignore[reportReturnType]
+
+
+def read_json(topic: Topic) -> Topic:
+    """Reads, in place, what the command line says in JSON, such as `--mixture '{"web": 1}'`.
+
+    Raises:
+        SystemExit: it is no JSON; says where, and what it would look like.
+    """
+    for field in dataclasses.fields(topic):  # pyright: ignore[reportArgumentType]
+        value = getattr(topic, field.name)
+        if isinstance(value, str) and value.startswith("{"):
+            try:
+                setattr(topic, field.name, recipe.parse_json(field.name, value))
+            except ValueError as err:
+                raise SystemExit(str(err)) from err
+    return topic
 
 
 def _split(word: str) -> list[str]:

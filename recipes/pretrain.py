@@ -21,8 +21,9 @@ import datasets
 import run_scores
 import torch
 from arguments import parse
+from mixing import check_mixture, make_callback
 from rich.console import Console
-from run_report import describe, report
+from run_report import describe, report, result
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -38,15 +39,11 @@ from tikmix_hf import (
     Domains,
     InterleavedDomainDataset,
     PackedCollator,
-    TikMixCallback,
     last_complete_checkpoint,
     recipe_methods,
     sources,
 )
 from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings
-from tikmix_hf.updates.measurement import Measurement
-from tikmix_hf.updates.needs import Needs
-from tikmix_hf.updates.noise_guard import check_noise_guard
 
 
 def main(argv: list[str]) -> None:
@@ -97,12 +94,7 @@ def check(
                 "`model_name_or_path` or `model_config` must be set; got neither. For a model from "
                 "scratch write model_config: {model_type: llama, hidden_size: 128, ...}."
             )
-    needs = Needs.of(recipe_methods.mixer(mixture_args), 2, observe=mixture_args.observe)
-    needs.check(mixture_args.reference_model_name_or_path)
-    recipe_methods.preconditioner(mixture_args)
-    make_measurement(mixture_args, args.seed)
-    check_noise_guard(mixture_args.noise_guard)
-    sources.read_mixture(mixture_args.mixture)
+    check_mixture(mixture_args, args.seed)
     if args.max_steps < 1:
         raise ValueError("`max_steps` must be set: the optimizer steps of the run.")
     resumes_by_name = args.resume_from_checkpoint not in (None, "auto")
@@ -127,24 +119,6 @@ def check_constraints(args: MixtureArguments, domains: Domains) -> None:
         shares.check(domains.names, in_force=domains.prior, supply=None)
 
 
-def make_reference(args: MixtureArguments) -> PreTrainedModel | None:
-    """Loads the trained model that a mixer compares with, if the recipe names one."""
-    if args.reference_model_name_or_path is None:
-        return None
-    return AutoModelForCausalLM.from_pretrained(args.reference_model_name_or_path)
-
-
-def make_measurement(args: MixtureArguments, seed: int) -> Measurement:
-    """Collects how an update's rows are measured."""
-    return Measurement(
-        num_rounds=args.num_rounds,
-        tolerance=args.tolerance,
-        parameters=args.parameters,
-        offload=args.offload,
-        seed=seed,
-    )
-
-
 def train(
     model_args: ModelArguments,
     mixture_args: MixtureArguments,
@@ -161,19 +135,7 @@ def train(
         num_samples=args.max_steps * step,
         seed=args.seed,
     )
-    callback = TikMixCallback(
-        dataset,
-        targets=data.targets,
-        mixer=recipe_methods.mixer(mixture_args),
-        reference_model=make_reference(mixture_args),
-        budget=mixture_args.budget,
-        every_steps=mixture_args.every_steps,
-        num_rows=mixture_args.num_rows,
-        noise_guard=mixture_args.noise_guard,
-        observe=mixture_args.observe,
-        preconditioner=recipe_methods.preconditioner(mixture_args),
-        measurement=make_measurement(mixture_args, args.seed),
-    )
+    callback = make_callback(mixture_args, dataset, data.targets, seed=args.seed)
     trainer = Trainer(
         model,
         args,
@@ -188,15 +150,7 @@ def train(
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(str(args.output_dir)) / "model"))
     losses = {name: mean_loss(model, rows, args) for name, rows in data.evals.items()}
-    return model, {
-        "losses": losses,
-        "mean_loss": sum(losses.values()) / len(losses),
-        "seconds": outcome.metrics["train_runtime"],
-        "num_samples": dataset.num_samples,
-        "trained_tokens": int(dataset.tokens_between(0, dataset.num_samples).sum()),
-        "num_parameters": model.num_parameters(),
-        "epochs": dataset.epochs_used(dataset.num_samples),
-    }
+    return model, result(trainer, dataset, losses, seconds=outcome.metrics["train_runtime"])
 
 
 def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerBase | None:

@@ -15,15 +15,17 @@ import numpy as np
 import run_scores
 from rich.console import Console
 from rich.table import Table
+from transformers import Trainer
 
-from tikmix_hf import MixtureSchedule, plots
+from tikmix_hf import InterleavedDomainDataset, MixtureSchedule, plots
 from tikmix_hf.files import finite, read_records, write_json
 from tikmix_hf.sources import Sources
 
 
-def describe(data: Sources, seconds: float) -> Table:
-    """Draws up what the run reads."""
-    table = Table(title=f"What the run reads (ready in {seconds:.1f} s)", title_justify="left")
+def describe(data: Sources, seconds: float | None = None) -> Table:
+    """Draws up what the run reads, and the seconds that reading it took where they are given."""
+    took = "" if seconds is None else f" (ready in {seconds:.1f} s)"
+    table = Table(title=f"What the run reads{took}", title_justify="left")
     for heading in ("domain", "tokens", "share", "what it is"):
         table.add_column(heading, justify="right" if heading in ("tokens", "share") else "left")
     for domain, share in zip(data.domains, data.domains.prior, strict=True):
@@ -32,6 +34,24 @@ def describe(data: Sources, seconds: float) -> Table:
     for name, rows in data.targets.items():
         table.add_row(f"target {name}", f"{sum(map(len, rows['input_ids'])):,}", "", "")
     return table
+
+
+def result(
+    trainer: Trainer, dataset: InterleavedDomainDataset, losses: dict[str, float], *, seconds: float
+) -> dict[str, Any]:
+    """What `metrics.json` says of one run that has ended; `seconds` is what training took."""
+    args = trainer.args
+    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    num_samples = trainer.state.global_step * step
+    return {
+        "losses": losses,
+        "mean_loss": sum(losses.values()) / len(losses),
+        "seconds": seconds,
+        "num_samples": num_samples,
+        "trained_tokens": int(dataset.tokens_between(0, num_samples).sum()),
+        "num_parameters": trainer.model.num_parameters(),
+        "epochs": dataset.epochs_used(num_samples),
+    }
 
 
 def report(
