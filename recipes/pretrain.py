@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +149,25 @@ def train(
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "auto":
         checkpoint = last_complete_checkpoint(str(args.output_dir))
+    check_sharding(trainer)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_fsdp_enabled:  # its shards are for checkpoints; the model at the end is one
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(Path(str(args.output_dir)) / "model"))
     losses = {name: mean_loss(model, rows, args) for name, rows in data.evals.items()}
     return model, result(trainer, dataset, losses, seconds=outcome.metrics["train_runtime"])
+
+
+def check_sharding(trainer: Trainer) -> None:
+    """Says so where FSDP is asked for and not given, which accelerate does not."""
+    is_asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if is_asked and not trainer.is_fsdp_enabled and trainer.args.process_index == 0:
+        device = trainer.args.device.type
+        warnings.warn(
+            f"FSDP is asked for and not given, because the device is {device!r}: every process "
+            "holds the whole model. Start this on GPUs.",
+            stacklevel=2,
+        )
 
 
 def load_tokenizer(args: ModelArguments) -> PreTrainedTokenizerBase | None:

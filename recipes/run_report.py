@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import run_scores
@@ -40,7 +40,7 @@ def result(
     trainer: Trainer, dataset: InterleavedDomainDataset, losses: dict[str, float], *, seconds: float
 ) -> dict[str, Any]:
     """What `metrics.json` says of one run that has ended; `seconds` is what training took."""
-    args = trainer.args
+    args, model = trainer.args, cast(Any, trainer.model)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     num_samples = trainer.state.global_step * step
     return {
@@ -49,7 +49,7 @@ def result(
         "seconds": seconds,
         "num_samples": num_samples,
         "trained_tokens": int(dataset.tokens_between(0, num_samples).sum()),
-        "num_parameters": trainer.model.num_parameters(),
+        "num_parameters": model.num_parameters(),
         "epochs": dataset.epochs_used(num_samples),
     }
 

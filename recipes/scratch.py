@@ -44,7 +44,7 @@ def make_model(
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(documents_K, VOCABULARY), eos_token=EOS, pad_token=EOS
     )
-    eos = tokenizer.convert_tokens_to_ids(EOS)
+    eos = tokenizer.get_vocab()[EOS]
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,

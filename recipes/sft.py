@@ -26,13 +26,7 @@ from rich.console import Console  # tikmix
 from run_report import describe, report  # tikmix
 from scratch import make_model
 from transformers import set_seed
-from trl import (  # pyright: ignore[reportPrivateImportUsage]
-    ModelConfig,
-    SFTConfig,
-    SFTTrainer,
-    TrlParser,
-    get_peft_config,
-)
+from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config  # pyright: ignore
 
 from tikmix_hf import InterleavedDomainDataset, last_complete_checkpoint  # tikmix
 from tikmix_hf.recipe import MixtureArguments  # tikmix
