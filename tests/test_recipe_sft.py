@@ -18,7 +18,6 @@ from tiny import assert_same_bits
 from transformers import TrainerCallback
 
 from tikmix_hf import MixtureSchedule, TikMixCallback
-from tikmix_hf.signals.losses import mean_losses
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes"))  # as running the script does
@@ -29,11 +28,32 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs again, when they are used
 
-TINY = (
-    "--config recipes/sft.yaml --max_rows 24 --max_length 96 --max_steps 6 --logging_steps 1 "
-    "--per_device_train_batch_size 2 --num_rows 4 --num_rounds 2 --every_steps 2 --noise_guard 0 "
-    "--preconditioner identity --disable_tqdm true"
-).split()
+TINY = [
+    "--config",
+    "recipes/sft.yaml",
+    "--max_rows",
+    "16",
+    "--max_length",
+    "96",
+    "--max_steps",
+    "6",
+    "--logging_steps",
+    "1",
+    "--per_device_train_batch_size",
+    "2",
+    "--num_rows",
+    "4",
+    "--num_rounds",
+    "2",
+    "--every_steps",
+    "2",
+    "--noise_guard",
+    "0",
+    "--preconditioner",
+    "identity",
+    "--disable_tqdm",
+    "true",
+]
 MEASURED_AT = 4
 
 
@@ -74,13 +94,13 @@ class ByHand(TrainerCallback):
     """Influence over the adapters, and the targets' losses, right after they were measured."""
 
     def __init__(self, trainer) -> None:
-        self.trainer, self.callback = trainer, callback_of(trainer)
+        self.callback = callback_of(trainer)
         self.collate = trainer.data_collator
 
     def on_step_end(self, args, state, control, *, model, **kwargs):
         if state.global_step != MEASURED_AT:
             return
-        measurer, moved = self.callback._updater.measurer, list(adapters(self.trainer).values())
+        measurer = self.callback._updater.measurer
         moved = [p for p in model.parameters() if p.requires_grad]
         model.eval()
 
@@ -105,6 +125,7 @@ def test_observing_changes_no_bit_and_measures_the_loss_of_the_completions(tmp_p
         trainer.add_callback(seen[0])
         return outcome
 
+    monkeypatch.setattr(sft, "report", lambda *_: None)  # it takes long, and is looked at elsewhere
     monkeypatch.setattr(sft, "mix", mix_and_watch)
     observed = run(tmp_path / "observed", *every)
     (by_hand,) = seen
@@ -119,7 +140,6 @@ def test_observing_changes_no_bit_and_measures_the_loss_of_the_completions(tmp_p
         return outcome
 
     monkeypatch.setattr(sft, "mix", mix_without_callback)
-    monkeypatch.setattr(sft, "report", lambda *_: None)  # there is no schedule to report on
     alone = run(tmp_path / "alone", *every)
     assert losses(alone) == losses(observed)
     assert len(losses(alone)) == 6
@@ -168,18 +188,92 @@ def check_rows_and_final_losses(trainer, told) -> None:
         with torch.no_grad():
             by_hand = completion_losses(model, trainer.data_collator(list(reported))).mean()
         np.testing.assert_allclose(told["losses"][name], by_hand, rtol=1e-5)
-    mean_losses  # noqa: B018
 
 
 def test_without_its_marked_lines_the_recipe_is_a_plain_trl_script(tmp_path):
     source = (ROOT / "recipes" / "sft.py").read_text()
     plain = re.sub(r"# tikmix: from here\n.*?# tikmix: to here\n", "", source, flags=re.DOTALL)
-    plain = "".join(line for line in plain.splitlines(True) if "# tikmix" not in line.split('"""')[0])
+    plain = "".join(
+        line for line in plain.splitlines(True) if "# tikmix" not in line.split('"""')[0]
+    )
     assert "tikmix_hf" not in plain
     stock = types.ModuleType("stock")
     exec(compile(plain, "stock", "exec"), stock.__dict__)
-    words = [word for word in TINY]
-    for name in ("--num_rows", "--num_rounds", "--every_steps", "--noise_guard", "--preconditioner"):
-        del words[words.index(name) : words.index(name) + 2]
-    with pytest.raises(SystemExit, match="Unknown arguments from config file"):
-        stock.main([*words, "--output_dir", str(tmp_path)])
+    words = [
+        "--use_peft",
+        "true",
+        "--lora_target_modules",
+        "all-linear",
+        "--max_rows",
+        "8",
+        "--max_length",
+        "64",
+        "--max_steps",
+        "1",
+        "--per_device_train_batch_size",
+        "2",
+        "--use_cpu",
+        "true",
+        "--bf16",
+        "false",
+        "--report_to",
+        "none",
+        "--save_strategy",
+        "no",
+        "--dataloader_pin_memory",
+        "false",
+        "--disable_tqdm",
+        "true",
+    ]
+    trained = stock.main([*words, "--output_dir", str(tmp_path)])
+    assert trained.state.global_step == 1
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
+def jsonl(path: Path, num_rows: int = 8, **columns: str) -> str:
+    row = columns or {"prompt": "What is 1 + 1?", "completion": " 2"}
+    path.write_text("\n".join(json.dumps(row) for _ in range(num_rows)))
+    return str(path)
+
+
+def test_ones_own_files_become_domains_of_their_names(tmp_path):
+    web, exam = (
+        jsonl(tmp_path / "web.jsonl"),
+        jsonl(tmp_path / "exam.jsonl", prompt="a", completion="b"),
+    )
+    words = ["--domain", f"web={web}", "--domain", f"sums={exam}", "--target", f"exam={exam}"]
+    (args,) = sft.TrlParser([sft.InstructionArguments]).parse_args_into_dataclasses(words)
+    read = sft.load(args, seed=0)
+    assert (list(read.domains), list(read.targets)) == (["web", "sums"], ["exam"])
+    assert read.domains["sums"][0] == {"prompt": "a", "completion": "b"}
+    assert len(read.targets["exam"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--control", "true"], "`control` must be left out here"),
+        (["--mixer_settings", '{"gamma": .5}'], "`mixer_settings` must be JSON"),
+        (["--domain", "web={ok}"], "`domain` and `target` must be given together"),
+        (["--domain", "web", "--target", "t={ok}"], "`domain` must be NAME=FILE.jsonl"),
+        (["--domain", "web=nowhere.jsonl", "--target", "t={ok}"], "of a file that is there"),
+        (["--domain", "w={ok}", "w={ok}", "--target", "t={ok}"], "each one once; got 'w' twice"),
+        (["--domain", "w={ok}", "--target", "t={other}"], "`prompt` and `completion` in each"),
+        (["--domain", "w={ok}", "--target", "t={short}"], r"4 rows or more; \['t'\] have fewer"),
+        (["--domain", "w={bad}", "--target", "t={ok}"], "`domain` w=.*bad: no JSON lines"),
+        (["--mixer", "doremi"], "`reference_model` must be a trained model"),
+    ],
+    ids=str,
+)
+def test_what_could_only_fail_later_fails_before_there_is_a_model(tmp_path, words, message):
+    (tmp_path / "bad").write_text("no JSON")
+    files = {
+        "ok": jsonl(tmp_path / "ok.jsonl"),
+        "other": jsonl(tmp_path / "other.jsonl", text="no completion"),
+        "short": jsonl(tmp_path / "short.jsonl", num_rows=3),
+        "bad": str(tmp_path / "bad"),
+    }
+    words = [re.sub(r"\{(\w+)\}$", lambda found: files[found[1]], word) for word in words]
+    with pytest.raises(SystemExit, match=message) as raised:
+        run(tmp_path, *words)
+    assert len(str(raised.value).splitlines()) == 1
