@@ -54,10 +54,10 @@ def write_recipe(folder: Path) -> str:
 
 def test_two_processes_train_a_folders_model_further_and_resume_to_the_same_bits(tmp_path):
     words = ["--config_file", SHARDED, "--num_processes", "2", "--mixed_precision", "no"]
+    words += ["--main_process_port", "0"]
     script = [str(ROOT / "tests" / "continued_run.py"), write_recipe(tmp_path), str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *words]
-        + ["--main_process_port", "0", *script],
+        [sys.executable, "-m", "accelerate.commands.launch", *words, *script],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -28,32 +28,16 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs again, when they are used
 
-TINY = [
-    "--config",
-    "recipes/sft.yaml",
-    "--max_rows",
-    "16",
-    "--max_length",
-    "96",
-    "--max_steps",
-    "6",
-    "--logging_steps",
-    "1",
-    "--per_device_train_batch_size",
-    "2",
-    "--num_rows",
-    "4",
-    "--num_rounds",
-    "2",
-    "--every_steps",
-    "2",
-    "--noise_guard",
-    "0",
-    "--preconditioner",
-    "identity",
-    "--disable_tqdm",
-    "true",
-]
+
+def options(text: str) -> list[str]:
+    return text.split()
+
+
+TINY = options(
+    "--config recipes/sft.yaml --max_rows 16 --max_length 96 --max_steps 6 "
+    "--logging_steps 1 --per_device_train_batch_size 2 --num_rows 4 --num_rounds 2 "
+    "--every_steps 2 --noise_guard 0 --preconditioner identity --disable_tqdm true"
+)
 MEASURED_AT = 4
 
 
@@ -193,38 +177,16 @@ def check_rows_and_final_losses(trainer, told) -> None:
 def test_without_its_marked_lines_the_recipe_is_a_plain_trl_script(tmp_path):
     source = (ROOT / "recipes" / "sft.py").read_text()
     plain = re.sub(r"# tikmix: from here\n.*?# tikmix: to here\n", "", source, flags=re.DOTALL)
-    plain = "".join(
-        line for line in plain.splitlines(True) if "# tikmix" not in line.split('"""')[0]
-    )
+    plain = re.sub(r"^(?!A plain).*# tikmix.*\n", "", plain, flags=re.MULTILINE)
     assert "tikmix_hf" not in plain
     stock = types.ModuleType("stock")
     exec(compile(plain, "stock", "exec"), stock.__dict__)
-    words = [
-        "--use_peft",
-        "true",
-        "--lora_target_modules",
-        "all-linear",
-        "--max_rows",
-        "8",
-        "--max_length",
-        "64",
-        "--max_steps",
-        "1",
-        "--per_device_train_batch_size",
-        "2",
-        "--use_cpu",
-        "true",
-        "--bf16",
-        "false",
-        "--report_to",
-        "none",
-        "--save_strategy",
-        "no",
-        "--dataloader_pin_memory",
-        "false",
-        "--disable_tqdm",
-        "true",
-    ]
+    words = options(
+        "--use_peft true --lora_target_modules all-linear --max_rows 8 --max_length 64 "
+        "--max_steps 1 --per_device_train_batch_size 2 --use_cpu true --bf16 false "
+        "--report_to none --save_strategy no --dataloader_pin_memory false --disable_tqdm "
+        "true"
+    )
     trained = stock.main([*words, "--output_dir", str(tmp_path)])
     assert trained.state.global_step == 1
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
@@ -237,10 +199,8 @@ def jsonl(path: Path, num_rows: int = 8, **columns: str) -> str:
 
 
 def test_ones_own_files_become_domains_of_their_names(tmp_path):
-    web, exam = (
-        jsonl(tmp_path / "web.jsonl"),
-        jsonl(tmp_path / "exam.jsonl", prompt="a", completion="b"),
-    )
+    web = jsonl(tmp_path / "web.jsonl")
+    exam = jsonl(tmp_path / "exam.jsonl", prompt="a", completion="b")
     words = ["--domain", f"web={web}", "--domain", f"sums={exam}", "--target", f"exam={exam}"]
     (args,) = sft.TrlParser([sft.InstructionArguments]).parse_args_into_dataclasses(words)
     read = sft.load(args, seed=0)
