@@ -151,8 +151,9 @@ def train(
         checkpoint = last_complete_checkpoint(str(args.output_dir))
     check_sharding(trainer)
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_fsdp_enabled:  # its shards are for checkpoints; the model at the end is one
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    if plugin is not None:  # shards are for checkpoints; the model at the end is one
+        plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(Path(str(args.output_dir)) / "model"))
     losses = {name: mean_loss(model, rows, args) for name, rows in data.evals.items()}
     return model, result(trainer, dataset, losses, seconds=outcome.metrics["train_runtime"])
