@@ -7,10 +7,15 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
+import pytest
+import yaml
 
+import tikmix_hf
+from tikmix_hf.mixers.signals import Signals
 from tikmix_hf.mixture import Supply
 
 ROOT = Path(__file__).parent.parent
@@ -81,3 +86,37 @@ def test_the_quickstart_table_is_the_one_that_was_measured():
     for row in kept["rows"]:
         cells = [str(value) for name, value in row.items() if name != "by seed"]
         assert f"| {' | '.join(cells)} |" in lines
+
+
+def test_the_mixer_that_contributors_are_shown_is_whole(monkeypatch):
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    module = types.ModuleType("softmax")
+    monkeypatch.setitem(sys.modules, "softmax", module)
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], vars(module))
+    influence_JK = np.array([[2.0, 1.0], [0.0, -4.0]])
+    signals = Signals(
+        step=1,
+        domains=("web", "code"),
+        targets=("arc", "maths"),
+        mixture=np.full(2, 0.5),
+        influence=influence_JK,
+    )
+    mixer = module.Softmax(temperature=0.5)
+    mixture_K, _ = mixer.step(mixer.init(np.full(2, 0.5)), signals)
+    # Rows by their largest: (1, 0.5) and (0, -1); means 0.5 and -0.25; exp(1), exp(-0.5).
+    assert mixture_K == pytest.approx([np.e / (np.e + np.e**-0.5), 1 / (1 + np.e**1.5)])
+    with pytest.raises(ValueError, match="temperature"):
+        module.Softmax(temperature=0.0)
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cited["version"] == tikmix_hf.__version__
+    assert {"message", "title", "authors", "cff-version"} <= set(cited)
+
+
+def test_every_file_that_the_documents_link_to_is_there():
+    for page in ("README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/mixers.md"):
+        text = (ROOT / page).read_text("utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
