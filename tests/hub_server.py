@@ -107,7 +107,9 @@ class Handler(FaultyHandler):
                 if repo is None or (repo.private and self.user != key.split("/")[1]):
                     status = 401 if self.user is None else 404
                     return self._refuse(status, "Repository not found", "RepoNotFound")
-                writes = self.command not in ("GET", "HEAD") and "create_pr" not in self.query
+                # Of a pull request, the client uploads files before it says that it is one.
+                asks = self.command in ("GET", "HEAD") or self.route.endswith("/objects/batch")
+                writes = not asks and "create_pr" not in self.query
                 if writes and self.user != key.split("/")[1]:
                     return self._refuse(403, "You have read access but no other permissions")
                 return answer(self, key, repo, **groups)
@@ -124,7 +126,8 @@ class Handler(FaultyHandler):
         owner = wish["organization"] or self.user
         key = f"{wish['type']}s/{owner}/{wish['name']}"
         if key in self.hub.repos:
-            return self._refuse(409, "You already created this repo")
+            page = f"{self.hub.endpoint}/{key}"
+            return self._json({"error": "You already created this repo", "url": page}, 409)
         if owner != self.user:
             return self._refuse(403, "You don't have the rights to create a repo there")
         repo = self.hub.repos[key] = Repo(wish.get("visibility") == "private")

@@ -16,6 +16,9 @@ from tikmix_hf import MixtureSchedule, TikMixCallback
 from tikmix_hf.schedule import Run, ScheduleError, Segment
 from tikmix_hf.updates.measurement import Measurement
 
+# Of the client itself, where it uploads a large file such as a picture.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 FILES = {"mixture_schedule.json", "README.md", "mixture.png"}
 
 

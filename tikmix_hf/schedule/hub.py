@@ -113,7 +113,7 @@ def load(repo_or_folder: str | os.PathLike[str], how: Pull) -> MixtureSchedule:
 
     word = os.fspath(repo_or_folder)
     path = Path(word)
-    if path.exists():
+    if word and path.exists():
         if how.revision is not None:
             mend = f"{word} is a folder or file of this machine."
             raise fault("revision", "None, for it is of the Hub alone", how.revision, mend)

@@ -82,11 +82,12 @@ def _refusal(err: BaseException, repo: str, revision: str | None, file: str) -> 
     if isinstance(err, TransportError) or (type(err) is OSError and err.errno is None):
         what = "cut its answer short" if type(err) is OSError else type(err).__name__
         return ConnectionError(
-            f"The Hub did not answer for {named} ({what}). Check the connection and try again."
+            f"The Hub gave no complete answer for {named} ({what}). Check the connection, and try "
+            "again."
         )
     if isinstance(err, ValueError) and "README.md" in str(err):
         return ScheduleError(
-            f"The Hub does not take the card of {named}: {shown(str(err))}. Choose another "
+            f"The Hub does not take the card of {named}: {shown(_reason(err))}. Choose another "
             "`license`."
         )
     if isinstance(err, (KeyError, ValueError, RuntimeError)):
@@ -139,6 +140,11 @@ def _by_status(err: HfHubHTTPError, repo: str, revision: str | None, file: str) 
         f"The Hub refuses {named} (HTTP {status}): {shown(err.server_message or 'no reason')}. "
         "Check the name and the arguments."
     )
+
+
+def _reason(err: Exception) -> str:
+    """What the Hub says of a card, without the client's heading."""
+    return str(err).partition("\n")[2].removeprefix("- ")
 
 
 def _named(repo: str, revision: str | None) -> str:
