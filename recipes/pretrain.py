@@ -131,10 +131,11 @@ def train(
     set_seed(args.seed)
     model = make_model(model_args, data.tokenizer)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    num_samples = args.max_steps * step
     dataset = InterleavedDomainDataset(
         data.domains,
-        sources.read_mixture(mixture_args.mixture),
-        num_samples=args.max_steps * step,
+        sources.replayed(mixture_args, data.domains, num_samples=num_samples),
+        num_samples=num_samples,
         seed=args.seed,
     )
     callback = make_callback(mixture_args, dataset, data.targets, seed=args.seed)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tiny import make_arguments, make_dataset, make_targets, make_trainer, rows
 
 from tikmix_hf import TikMixCallback
+from tikmix_hf.updates.measurement import Measurement
 
 folder, kinds = Path(sys.argv[1]), sys.argv[2].split(",")
 dataset = make_dataset(32)
@@ -21,6 +22,8 @@ callback = TikMixCallback(
     targets={**make_targets(), "near3": rows(3, 10)},
     at_steps=[2, 4],
     num_rows=8,
+    preconditioner="sign",
+    measurement=Measurement(num_rounds=2),
     noise_guard=0.0,
     on_error="raise",
 )

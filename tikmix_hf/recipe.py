@@ -70,8 +70,14 @@ class MixtureArguments:
     """Which mixture, and how it changes."""
 
     mixture: dict | str | None = "natural"
-    """The mixture to start with: "natural", "uniform", shares by domain, or the .json file of a
-    schedule to replay."""
+    """The mixture to start with: "natural", "uniform", shares by domain, or a schedule to replay:
+    its .json file, the folder of a run (`runs/proxy`, `./proxy`), or a repository of the Hub
+    (`user/name`)."""
+    mixture_revision: str | None = None
+    """Of a schedule of the Hub: a branch, a tag or a commit; None takes the newest."""
+    replay_by: Literal["sample", "fraction", "tokens"] = "sample"
+    """Where the segments of a replayed schedule start: at the same samples, or at the same fraction
+    of the run or after as many tokens, which is for runs of another length or batch."""
     mixer: str = "tikmix_d"
     """One of `tikmix_hf.mixers.available()`; "static" never changes the mixture."""
     mixer_settings: dict | str | None = None

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tikmix_hf import corpora
 from tikmix_hf.domains import Domains, tokenize_and_pack
-from tikmix_hf.recipe import DataArguments
+from tikmix_hf.recipe import DataArguments, MixtureArguments
 from tikmix_hf.schedule import MixtureSchedule
 
 _READERS = {
@@ -99,15 +99,19 @@ def load(args: DataArguments, tokenizer: PreTrainedTokenizerBase | None, seed: i
 
 
 def read_mixture(
-    mixture: Mapping[str, float] | str | None,
+    mixture: Mapping[str, float] | str | None, *, revision: str | None = None
 ) -> Mapping[str, float] | str | MixtureSchedule:
-    """Returns what a recipe calls its mixture; the file of a schedule is read.
+    """Returns what a recipe calls its mixture; a schedule is read.
 
     Args:
-        mixture: None, where the recipe names none, is the natural mixture.
+        mixture: None, where the recipe names none, is the natural mixture. Words with a "/" are
+            folders, or repositories of the Hub.
+        revision: of the Hub.
 
     Raises:
-        ValueError: it is empty; the file is not there, or is no schedule.
+        ValueError: it is empty; the file is not there, or is no schedule; a revision of what is not
+            on the Hub.
+        OSError: the folder has no schedule; the Hub has none, or cannot be reached.
     """
     if mixture is None:
         return "natural"
@@ -116,11 +120,35 @@ def read_mixture(
             "`mixture` must be a word, a schedule's .json file or shares, such as {web: 0.7, "
             f"code: 0.3}}; got {mixture!r}. Leave the key out for the natural mixture."
         )
-    if not (isinstance(mixture, str) and mixture.endswith(".json")):
+    if not isinstance(mixture, str):
         return mixture
-    if not Path(mixture).is_file():
-        raise ValueError(f"`mixture` must be the file of a schedule; {mixture} is none.")
-    return MixtureSchedule.load(mixture)
+    if mixture.endswith(".json"):
+        if not Path(mixture).is_file():
+            raise ValueError(f"`mixture` must be the file of a schedule; {mixture} is none.")
+        return MixtureSchedule.from_pretrained(mixture, revision=revision)
+    if "/" in mixture:
+        return MixtureSchedule.from_pretrained(mixture, revision=revision)
+    return mixture
+
+
+def replayed(
+    args: MixtureArguments, domains: Domains, *, num_samples: int
+) -> Mapping[str, float] | str | MixtureSchedule:
+    """Returns the mixture that a run of some length starts with, a schedule cut to that length.
+
+    Raises:
+        ValueError: as `read_mixture`; the schedule does not say what `replay_by` needs.
+        OSError: as `read_mixture`.
+    """
+    mixture = read_mixture(args.mixture, revision=args.mixture_revision)
+    if not isinstance(mixture, MixtureSchedule) or args.replay_by == "sample":
+        return mixture
+    num_rows = sum(domain.num_rows for domain in domains)
+    return mixture.rescale(
+        num_samples=num_samples,
+        by=args.replay_by,
+        tokens_per_sample=float(domains.num_tokens.sum() / num_rows),
+    )
 
 
 def _capped(evals: dict[str, datasets.Dataset], args: DataArguments) -> dict[str, datasets.Dataset]:

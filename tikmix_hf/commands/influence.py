@@ -137,7 +137,7 @@ def _settings(options: argparse.Namespace) -> _Settings:
         raise ValueError(f"`--output` must be a folder; {folder} is a file.")
     for name in options.model:
         pretrained.locate(name)
-    mixture = sources.read_mixture(arguments.mixture)
+    mixture = sources.read_mixture(arguments.mixture, revision=arguments.mixture_revision)
     _check_mixture(mixture, read.data.domains)
     return _Settings(
         recipe=read,

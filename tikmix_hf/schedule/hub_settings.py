@@ -29,14 +29,13 @@ class Push:
     commit_message: str = "Upload the mixture schedule"
     """Of the one commit."""
     license: str | None = None
-    """As the Hub names it."""
+    """As the Hub names it; checked where the card is written."""
     create_pr: bool = False
     """Opens a pull request instead of committing."""
 
     def __post_init__(self) -> None:
         hub_names.check_token(self.token)
         hub_names.check_revision(self.revision)
-        hub_names.check_license(self.license)
         if not self.commit_message.strip():
             raise fault("commit_message", "text", self.commit_message, "Say what is pushed.")
         if self.create_pr and self.revision is not None:

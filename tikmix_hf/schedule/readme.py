@@ -91,16 +91,16 @@ def _metadata(license: str | None) -> str:
 
 
 def _replay(schedule: MixtureSchedule, name: str) -> str:
-    length = "schedule.rescale(num_samples=10_000)"
-    note = "`rescale` keeps every mixture at the same fraction of the run, whatever its length."
-    if schedule.run.num_samples is None:
-        length = "schedule"
-        note = "The length of its run is not known, so it is replayed sample by sample."
+    lines = [f"schedule = MixtureSchedule.from_pretrained({name!r})"]
+    note = "Its run's length is not known, so it is replayed sample by sample."
+    if schedule.run.num_samples is not None:
+        lines.append("schedule = schedule.rescale(num_samples=10_000)")
+        note = "`rescale` keeps every mixture at the same fraction of the run, whatever its length."
+    code = "\n".join(lines)
     return f"""```python
 from tikmix_hf import InterleavedDomainDataset, MixtureSchedule
 
-schedule = MixtureSchedule.from_pretrained({name!r})
-schedule = {length}.for_domains(domains.names)
+{code}
 train = InterleavedDomainDataset(domains, schedule, num_samples=10_000)
 ```
 
