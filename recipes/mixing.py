@@ -36,7 +36,7 @@ def check_mixture(args: MixtureArguments, seed: int) -> None:
     recipe_methods.preconditioner(args)
     make_measurement(args, seed)
     check_noise_guard(args.noise_guard)
-    sources.read_mixture(args.mixture)
+    sources.read_mixture(args.mixture, revision=args.mixture_revision)
 
 
 def check_one_run(args: MixtureArguments, seed: int) -> None:

@@ -114,7 +114,7 @@ def test_of_too_many_cells_the_largest_have_numbers(monkeypatch):
 def test_what_rounds_to_zero_has_no_minus():
     third = [1 / 3] * 3
     figure = plot_update(line(third, third, influence([[-0.001, 1.0, -0.998]])))
-    assert [text.get_text() for text in figure.axes[0].texts][0] == "+0.00 ±0.00"
+    assert next(text.get_text() for text in figure.axes[0].texts) == "+0.00 ±0.00"
 
 
 def test_any_name_can_be_drawn():
