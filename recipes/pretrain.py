@@ -114,9 +114,8 @@ def check_constraints(args: MixtureArguments, domains: Domains) -> None:
         ValueError: with one line that names them and the mend.
     """
     constraints = recipe_methods.mixer(args).constraints
-    if (
-        constraints is not None
-    ):  # those that need the run's tokens are checked before its first step
+    if constraints is not None:
+        # Those that need the run's tokens are checked before its first step.
         shares = dataclasses.replace(constraints, max_epochs=None, max_kl_prior=None)
         shares.check(domains.names, in_force=domains.prior, supply=None)
 

@@ -30,7 +30,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config  
 
 from tikmix_hf import InterleavedDomainDataset, last_complete_checkpoint  # tikmix
 from tikmix_hf.recipe import MixtureArguments  # tikmix
-from tikmix_hf.sources import Sources, read_mixture  # tikmix
+from tikmix_hf.sources import Sources, replayed  # tikmix
 
 
 def main(argv: list[str]) -> SFTTrainer:
@@ -78,10 +78,11 @@ def mix(
     args, data = trainer.args, read_prepared(trainer, heldout=heldout)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     num_rows = sum(domain.num_rows for domain in data.domains)
+    num_samples = args.max_steps * step if args.max_steps > 0 else num_rows // step * step
     dataset = InterleavedDomainDataset(
         data.domains,
-        read_mixture(mixture_args.mixture),
-        num_samples=args.max_steps * step if args.max_steps > 0 else num_rows // step * step,
+        replayed(mixture_args, data.domains, num_samples=num_samples),
+        num_samples=num_samples,
         seed=args.seed,
     )
     # Our rows are tensors, which TRL's collator copies in a way that torch warns of.

@@ -12,7 +12,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tiny import (
@@ -24,10 +23,8 @@ from tiny import (
     make_trainer,
     parameters,
 )
-from transformers import TrainerControl, TrainerState
 
 from tikmix_hf import TikMixCallback, live
-from tikmix_hf.reporters import Reporters
 
 KINDS = ("tensorboard", "wandb", "trackio")
 IMAGE = "train/tikmix/update"
@@ -184,61 +181,6 @@ def test_training_is_the_same_to_the_last_bit_with_and_without_a_live_view(tmp_p
     assert torch.equal(plain_state, seen_state)
 
 
-class _Records:
-    """A tracker that remembers, and fails where it is told to."""
-
-    def __init__(self, error=None):
-        self.error, self.logged, self.closed = error, [], 0
-
-    def log(self, scalars, images, step):
-        if self.error:
-            raise self.error
-        self.logged.append((dict(scalars), dict(images), step))
-
-    def close(self):
-        self.closed += 1
-
-
-@pytest.fixture
-def trackers(monkeypatch):
-    """What every `Reporters` opens, by name."""
-    made = {}
-    makers = lambda self, args: {name: lambda t=tracker: t for name, tracker in made.items()}  # noqa: E731
-    monkeypatch.setattr(Reporters, "_makers", makers)
-    return made
-
-
-class _Record:
-    """Stands for an `UpdateRecord`."""
-
-    def scalars(self):
-        return {"tikmix/change": 0.25}
-
-    def to_dict(self):
-        shares = {"a": 0.25, "b": 0.75}
-        about = {"step": 3, "from_sample": None, "change": 0.0, "influence": None}
-        return {**about, "mixture": shares, "proposed": shares}
-
-
-def show(view, tmp_path, times=1, **state):
-    arguments = make_arguments(tmp_path)
-    state = TrainerState(global_step=3, **state)
-    for _ in range(times):
-        view.show(_Record(), arguments, state)
-    view.close(arguments, state, TrainerControl())
-
-
-def test_a_tracker_that_fails_is_told_once_and_the_others_get_theirs(tmp_path, trackers, caplog):
-    trackers |= {"down": _Records(OSError(28, "No space left on device")), "up": _Records()}
-    show(live.LiveView(images=False), tmp_path, times=3)
-    assert trackers["up"].logged == [({"train/tikmix/change": 0.25}, {}, 3)] * 3
-    (line,) = caplog.messages
-    assert "down could not be given the mixture and influence" in line
-    assert "No space left on device" in line
-    assert "influence.jsonl" in line
-    assert trackers["down"].closed == trackers["up"].closed == 1
-
-
 def test_a_failure_of_tensorboards_own_does_not_stop_training(tmp_path, monkeypatch, caplog):
     pytest.importorskip("tensorboard")
 
@@ -249,63 +191,3 @@ def test_a_failure_of_tensorboards_own_does_not_stop_training(tmp_path, monkeypa
     monkeypatch.setattr("tikmix_hf.trackers.TensorBoard.close", full)
     train(tmp_path, {"on_error": "raise"}, report_to=["tensorboard"])
     assert len([line for line in caplog.messages if "TensorBoard could not be given" in line]) == 1
-
-
-def test_a_tracker_without_an_open_run_is_told(tmp_path, monkeypatch, caplog):
-    from tikmix_hf.trackers import Wandb
-
-    module = type("wandb", (), {"run": None})
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr(Reporters, "_makers", lambda self, args: {"W&B": Wandb})
-    show(live.LiveView(images=False), tmp_path)
-    assert "W&B could not be given the mixture and influence (RuntimeError: no run" in caplog.text
-
-
-def test_only_rank_0_opens_anything(tmp_path, trackers, monkeypatch):
-    trackers["up"] = _Records()
-    monkeypatch.setattr(live, "plot_update", lambda line: pytest.fail("nobody looks at it"))
-    show(live.LiveView(images=True), tmp_path, is_world_process_zero=False)
-    assert not trackers["up"].logged
-
-
-def test_nothing_is_drawn_for_nobody(tmp_path, trackers, monkeypatch):
-    monkeypatch.setattr(live, "plot_update", lambda line: pytest.fail("nobody looks at it"))
-    show(live.LiveView(images=True), tmp_path)
-
-
-@pytest.mark.parametrize("images", [True, False])
-def test_an_image_comes_with_the_numbers_unless_it_is_not_wanted(tmp_path, trackers, images):
-    pytest.importorskip("matplotlib")
-    trackers["up"] = _Records()
-    show(live.LiveView(images=images), tmp_path)
-    ((scalars, pictures, step),) = trackers["up"].logged
-    assert (scalars, step) == ({"train/tikmix/change": 0.25}, 3)
-    assert list(pictures) == ([IMAGE] if images else [])
-    for picture_HW3 in pictures.values():
-        assert picture_HW3.dtype == np.uint8
-        assert picture_HW3.shape[2] == 3
-
-
-def test_without_matplotlib_one_line_names_the_extra_and_numbers_come(
-    tmp_path, trackers, monkeypatch, caplog
-):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    trackers["up"] = _Records()
-    show(live.LiveView(images=True), tmp_path, times=3)
-    assert trackers["up"].logged == [({"train/tikmix/change": 0.25}, {}, 3)] * 3
-    assert caplog.messages == [
-        "Updates are shown without images: Plots need matplotlib: pip install tikmix-hf[recipes]"
-    ]
-
-
-def test_an_image_that_cannot_be_drawn_is_told_once_and_numbers_come(
-    tmp_path, trackers, monkeypatch, caplog
-):
-    def fail(line):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(live, "plot_update", fail)
-    trackers["up"] = _Records()
-    show(live.LiveView(images=True), tmp_path, times=2)
-    assert trackers["up"].logged == [({"train/tikmix/change": 0.25}, {}, 3)] * 2
-    assert caplog.messages == ["Updates are shown without images: MemoryError: no room"]

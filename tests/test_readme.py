@@ -76,8 +76,10 @@ def test_files_and_targets_that_the_readme_names_exist():
 def test_the_fields_of_the_log_are_those_of_the_code(tmp_path):
     source = (ROOT / "tikmix_hf" / "updates" / "record.py").read_text("utf-8")
     (line,) = [line for line in README.splitlines() if "scalars under `tikmix/`" in line]
-    for name in re.findall(r"`(\w+)`", line.split("`tikmix/`:")[1]):
-        assert re.search(rf'"{name}"|tikmix/{name}/', source), name
+    names = re.findall(r"`(\w+)[/\w]*`", line.split("`tikmix/`")[1].split(";")[0])
+    assert {"mixture", "influence", "audit"} <= set(names)
+    for name in names:
+        assert re.search(rf'"{name}"|["/]{name}/', source), name
 
 
 def test_the_quickstart_table_is_the_one_that_was_measured():

@@ -214,9 +214,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
         # The rest is in influence.jsonl; a checkpoint need not repeat it.
         brief = {k: v for k, v in record.scalars().items() if k.count("/") == 1 or "/mixture/" in k}
         state.log_history.append({**brief, "step": state.global_step})
-        self._updater.account.clock.add_to_updates(self._live.show(record, args, state))
         if state.is_world_process_zero:
             append_record(self._folder / RECORDS, record)
+        self._updater.account.clock.add_to_updates(self._live.show(record, args, state))
         self._say(str(record), state)
 
     def on_epoch_begin(

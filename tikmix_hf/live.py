@@ -15,7 +15,7 @@ step, from rank 0, these names, which stay as they are (J targets, K domains):
     train/tikmix/audit/realised/TARGET         and by how much its loss fell
     train/tikmix/audit/spearman, correlation   how well they agree, from three targets on
     train/tikmix/guard/...                     the noise guard's verdict
-    train/tikmix/cost/SIGNAL/tokens, seconds   cost by signal (influence, ...), of audit and of mixer
+    train/tikmix/cost/SIGNAL/tokens, seconds   by signal (influence ...), of audit and mixer
     train/tikmix/tokens, planned_tokens, seconds, planned_seconds, time_share, token_share, rounds,
         proposal_change                        cost of the update, and of all so far
     train/tikmix/update                        IMAGE: influence with errors beside the mixture

@@ -26,9 +26,9 @@ class Recipe(NamedTuple):
     name: str
     """Its YAML's, without ending."""
     about: str
-    """The first line of its head comment."""
+    """The first sentence of its head comment."""
     files: tuple[Path, ...]
-    """The YAML, the script, and what the script imports from beside it."""
+    """The YAML, the script, what that imports from beside it, and YAMLs that the comment names."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -58,11 +58,15 @@ def _read(path: Path) -> Recipe | None:
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))
-    named = re.search(r"recipes/(\w+\.py)", " ".join(head))
+    comment = " ".join(head)
+    named = re.search(r"recipes/(\w+\.py)", comment)
     if named is None:
         return None
     script = FOLDER / named[1]
-    return Recipe(path.stem, head[0], (path, script, *sorted(_neighbours(script, {script}))))
+    beside = {FOLDER / name for name in re.findall(r"recipes/(\w+\.yaml)", comment)} - {path}
+    beside |= _neighbours(script, {script})
+    sentence = re.split(r"[.:](?:\s|$)", comment)[0] + "."
+    return Recipe(path.stem, sentence, (path, script, *sorted(beside)))
 
 
 def _neighbours(script: Path, known: set[Path]) -> set[Path]:

@@ -42,12 +42,20 @@ tip.setAttribute("role", "tooltip");
 tip.id = "tip";
 document.body.append(tip);
 
+// What the tooltip is about, and where that was when it was said.
+let about = null;
+const placeOf = (mark) => {
+  const { left, top } = mark.getBoundingClientRect();
+  return { mark, left, top };
+};
 const hide = () => {
+  about = null;
   tip.classList.remove("shown");
   document.querySelector("[aria-describedby=tip]")?.removeAttribute("aria-describedby");
 };
 const say = (mark, x, y) => {
   hide();
+  about = placeOf(mark);
   tip.textContent = mark.dataset.tip;
   const { width, height } = tip.getBoundingClientRect();
   const left = Math.min(Math.max(12, x - width / 2), document.documentElement.clientWidth - width - 12);
@@ -75,11 +83,13 @@ document.addEventListener("focusin", (event) => {
   const cell = event.target.closest(".heat td[data-tip]");
   if (cell?.matches(":focus-visible")) sayOf(cell);
 });
-// Going to a cell by keyboard may scroll its table: what it says moves along.
+// Going to a cell by keyboard may scroll its table: what it says moves along. A tap may come before
+// the end of a scroll that left its cell where it was.
 const move = () => {
   const cell = document.querySelector("[aria-describedby=tip]");
-  if (cell) sayOf(cell);
-  else hide();
+  if (cell) return sayOf(cell);
+  const now = about && placeOf(about.mark);
+  if (!now || now.left !== about.left || now.top !== about.top) hide();
 };
 document.addEventListener("scroll", move, { capture: true, passive: true });
 document.addEventListener("focusout", hide);

@@ -72,9 +72,10 @@ def mean_excess_losses(
     return Losses(sums_K3[:, 0] / sums_K3[:, 1], int(sums_K3[:, 2].sum()))
 
 
-def _excess(model: nn.Module, reference: nn.Module, inputs: dict[str, Any]) -> Tensor:
+def _excess(model: nn.Module, reference: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """() the clipped differences of a batch, summed over its tokens."""
-    labels_BT = inputs.pop("labels")
+    labels_BT = batch["labels"]
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
     own_BT, known_BT = (
         _token_losses(one(**inputs, use_cache=False).logits, labels_BT)
         for one in (model, reference)
