@@ -1,6 +1,6 @@
 """How long imports and the command line take where the wheel alone is installed, without extras.
 
-    python eval/install_times.py --environment /tmp/empty [--constraint constraints.txt]
+    python eval/install_times.py --environment build/empty [--constraint constraints.txt]
 
 A wheel is built (`pip install build`) and installed with pip into an environment that is made for
 it, or was on an earlier call. Then each command starts a Python of its own, once to warm the disk's
@@ -70,7 +70,7 @@ def main() -> None:
 
 def install(environment: Path, constraint: Path | None) -> Path:
     """Builds the wheel and installs it; returns the environment's folder of commands."""
-    commands = environment / ("Scripts" if os.name == "nt" else "bin")
+    commands = environment.absolute() / ("Scripts" if os.name == "nt" else "bin")
     if not environment.exists():
         venv.create(environment, with_pip=True)
     with tempfile.TemporaryDirectory() as out:
