@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 
+import yaml
 from hub_faults import Fault, FaultyHandler
 
 USERS = ("user", "guest")
@@ -140,7 +141,9 @@ class Handler(FaultyHandler):
             return self._refuse(404, "Invalid rev id", "RevisionNotFound")
         siblings = [{"rfilename": path} for path in repo.commits[sha]]
         name = key.partition("/")[2]
-        return self._json({"id": name, "sha": sha, "private": repo.private, "siblings": siblings})
+        about = {"id": name, "sha": sha, "private": repo.private, "siblings": siblings}
+        _, *parts = repo.commits[sha].get("README.md", b"").decode().split("---\n")
+        return self._json({**about, "cardData": yaml.safe_load(parts[0]) if parts else None})
 
     def _branch(self, key, repo, revision):
         if revision in repo.branches:

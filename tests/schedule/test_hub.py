@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+import yaml
 from huggingface_hub import constants
 
 from tikmix_hf import MixtureSchedule, TikMixCallback
@@ -102,6 +103,30 @@ def test_a_push_is_one_commit_of_the_schedule_its_card_and_its_picture(hub):
     assert files["mixture.png"].startswith(b"\x89PNG")
     assert sum("/commit/" in line for line in hub.server.asked) == 1
     assert any("tikmix_hf/" in agent for agent in hub.server.agents)
+
+
+def test_a_second_push_keeps_the_licence_that_it_does_not_change(hub):
+    def pushed(**how) -> str:
+        example().push_to_hub("user/mix", **how)
+        return yaml.safe_load(hub.server.files("user/mix")["README.md"].split(b"---\n")[1]).get(
+            "license"
+        )
+
+    assert pushed() is None
+    assert pushed(license="mit") == "mit"
+    assert pushed() == "mit"
+    assert pushed(revision="next") == "mit"
+    assert pushed(license="cc0-1.0") == "cc0-1.0"
+
+
+@pytest.mark.parametrize(
+    "own", ["# My data\n", "---\ntags:\n- text\n---\n", "---\nlicense: mit\n---\n"]
+)
+def test_a_card_of_something_else_is_not_written_over(hub, own):
+    hub.server.add("user/data", {"README.md": own.encode()})
+    with pytest.raises(ScheduleError, match=r"user/data is there already, and its README.md is"):
+        example().push_to_hub("user/data")
+    assert hub.server.files("user/data") == {"README.md": own.encode()}
 
 
 def test_a_second_push_replaces_the_first_and_a_commit_stays_what_it_was(hub):

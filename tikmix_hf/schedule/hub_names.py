@@ -53,13 +53,18 @@ def check_revision(revision: object) -> None:
         raise fault("revision", "a branch, a tag or a commit", revision, mend)
 
 
+def is_license(name: object) -> bool:
+    """Whether it can be an identifier of the Hub's list."""
+    return isinstance(name, str) and _LICENSE.fullmatch(name) is not None
+
+
 def check_license(name: object) -> None:
     """Refuses what is no licence of the Hub; None is one.
 
     Raises:
         ScheduleError: names the rule.
     """
-    if name is not None and not (isinstance(name, str) and _LICENSE.fullmatch(name)):
+    if name is not None and not is_license(name):
         mend = "https://huggingface.co/docs/hub/repositories-licenses lists them."
         raise fault("license", 'an identifier such as "apache-2.0" or "cc-by-4.0"', name, mend)
 

@@ -65,7 +65,8 @@ class Published:
             token: None takes HF_TOKEN or that of `hf auth login`.
             revision: branch; it is made where it is not there. None is "main".
             commit_message: of the commit.
-            license: as in `save_pretrained`. Card and licence are written anew by every push.
+            license: as in `save_pretrained`; None is that of an earlier push, if there was one. The
+                rest of the card is written anew.
             create_pr: asks the owner to take it instead of committing.
 
         Returns:
@@ -73,7 +74,8 @@ class Published:
 
         Raises:
             ScheduleError: a `ValueError`: a name or licence that the Hub does not take, or a
-                repository that is public where `private=True`, or the other way round.
+                repository that is public where `private=True`, or the other way round, or whose
+                card is of something else.
             PermissionError: the token is missing, wrong or may not write there.
             FileNotFoundError: no such repository or branch, or the Hub may not be asked (offline).
             ConnectionError: the Hub does not answer, or another push came between.
