@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import webbrowser
@@ -21,9 +22,9 @@ def test_the_page_goes_into_the_run_unless_a_file_is_named(folder, tmp_path, cap
     assert cli.main(["report", str(folder)]) == 0
     assert (folder / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
     assert capsys.readouterr().out == f"{folder / 'report.html'} (0.1 MB)\n"
-    page = tmp_path / "new" / "page.html"
-    assert cli.main(["report", str(folder), str(folder), "-o", str(page)]) == 0
-    assert "run (2)" in page.read_text("utf-8")
+    page, other = tmp_path / "new" / "page.html", write_run(tmp_path / "other")
+    assert cli.main(["report", str(folder), str(other), "-o", str(page)]) == 0
+    assert "<title>run and other" in page.read_text("utf-8")
 
 
 def test_what_cannot_be_read_is_said(folder, capsys):
@@ -55,7 +56,9 @@ def test_figures_of_several_runs_go_into_a_folder_each(folder, tmp_path):
     pytest.importorskip("matplotlib")
     (folder / "influence.jsonl").unlink()
     (folder / "metrics.json").unlink()
-    assert cli.main(["report", str(folder), str(folder), "--svg", str(tmp_path / "f")]) == 0
+    other = tmp_path / "b" / "run"
+    shutil.copytree(folder, other)
+    assert cli.main(["report", str(folder), str(other), "--svg", str(tmp_path / "f")]) == 0
     found = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "f").rglob("*.svg"))
     assert found == ["f/1-run/mixture.svg", "f/2-run/mixture.svg"]
 

@@ -12,6 +12,7 @@ from report_runs import write_lines, write_run
 
 from tikmix_hf.report import charts, colours, formats, read_run, read_runs
 from tikmix_hf.report.page import page
+from tikmix_hf.report.sections import scores
 from tikmix_hf.schedule import MixtureSchedule
 
 SECTIONS = ("mixture", "influence", "gain", "tokens", "epochs", "cost", "losses", "benchmarks",
@@ -126,6 +127,64 @@ def test_gains_tokens_epochs_and_costs_are_those_of_the_files(folder, shown):
     assert signals == [["influence", "46,080", "22.5 s"], ["mixer", "–", "1.5 s"]]
 
 
+def test_a_point_stands_at_its_standardised_gains(folder, shown):
+    audit = lines(folder)[1]["audit"]
+    places = {
+        title.text.partition(",")[0]: marker
+        for marker in shown.one(id="gain").find("svg")
+        if len(marker.find("title")) == 1
+        for title in marker.find("title")
+        if "steps 10 to 20" in title.text
+    }
+    for side, names in (("x", audit["predicted"]), ("y", audit["realised"])):
+        values = np.array([names[target] for target in places])
+        found = [float(marker.attributes[side].rstrip("%")) for marker in places.values()]
+        order = values if side == "x" else -values  # downwards
+        assert np.corrcoef(found, order)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_sums_over_updates_say_what_they_leave_out(tmp_path):
+    folder = write_run(tmp_path / "run")
+    first, second, third = lines(folder)
+    first["realised_tokens"] = {"web": 600, "code": 300, "books": 100}
+    first["requested_tokens"] = {"web": 500, "code": 350, "books": 150}
+    write_lines(folder / "influence.jsonl", [first])
+    shown = parse(page([read_run(folder)]))
+    moved = "Of 1,000 tokens read until step 10, the last update, 10.0% went to another domain"
+    assert f"{moved} than the mixtures asked for." in shown.one(id="tokens").text
+    write_lines(folder / "influence.jsonl", [first, {**second, "tokens": "x"}, third])
+    shown = parse(page([read_run(folder)]))
+    cost = shown.one(id="cost").text
+    assert "2 updates took 16.0 s" in cost
+    for key in ("tokens", "cost"):
+        assert ", without 1 update that could not be read." in shown.one(id=key).text
+
+
+def test_an_update_that_was_not_taken_leaves_the_mixture(tmp_path):
+    folder = write_run(tmp_path / "run", num_updates=1)
+    (line,) = lines(folder)
+    write_lines(folder / "influence.jsonl", [{**line, "from_sample": None}])
+    (update,) = read_run(folder).updates
+    assert update.after == line["mixture"] != line["proposed"]
+
+
+def test_a_length_shorter_than_the_schedule_is_not_the_end_of_the_last_band(tmp_path):
+    folder = write_run(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["runs"]["tikmix_d"]["num_samples"] = 100  # the last segment starts at 128
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    bands = parse(page([read_run(folder)])).one(id="mixture").find("rect", class_="band")
+    for band in bands:
+        start, length = (float(band.attributes[key].rstrip("%")) for key in ("x", "width"))
+        assert 0 <= start < start + length <= 100.001
+
+
+@pytest.mark.parametrize("metric", ["bits_per_byte", "word_perplexity", "loss"])
+def test_of_losses_less_is_better(metric):
+    assert scores.arrow(metric) == "less is better"
+    assert scores.arrow("acc_norm") == "more is better"
+
+
 def test_every_score_stands_there_with_its_error(folder, shown):
     text = (folder / "evaluations.jsonl").read_text()
     rows = table(shown.one(id="benchmarks"), "Every score")[1:]
@@ -143,6 +202,9 @@ def test_the_control_of_a_run_is_compared_with_it(shown):
     rows = table(section, "Loss on each target at the end, nats per token")
     assert rows[0] == ["target", "tikmix_d", "static"]
     assert rows[-1] == ["mean", "3.100", "3.142"]
+    assert "Loss less that of static (the line): left is better" in section.text
+    gaps = {title.text for title in section.find("title")}
+    assert "arc, tikmix_d: −0.0421 nats per token" in gaps
 
 
 @pytest.mark.parametrize(

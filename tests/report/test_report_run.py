@@ -103,6 +103,9 @@ def test_a_line_cut_within_a_letter_is_left_out(folder):
         ("seconds", True, "`seconds` must be a number"),
         pytest.param("seconds", 10**400, "`seconds` must be finite", id="huge"),
         ("step", None, "`step` must be a number"),
+        ("tokens", -1, "`tokens` must be at least 0; got -1"),
+        ("planned_seconds", -0.5, "`planned_seconds` must be at least 0"),
+        ("realised_tokens", {"web": -3}, "`realised_tokens.web` must be at least 0"),
         ("influence", {"targets": ["a"], "domains": ["b"], "values": [[1, 2]]}, "shape (1, 1)"),
         ("influence", {"targets": [], "domains": []}, "must name its targets"),
         ("audit", {"predicted": {"a": 1}, "realised": {"b": 1}}, "the same targets"),
@@ -143,9 +146,31 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_runs_of_one_name_get_names_that_tell_them_apart(tmp_path):
     folders = [write_run(tmp_path / parent / "run") for parent in ("a", "b")]
-    other = write_run(tmp_path / "c")
-    labels = [run.label for run in read_runs([*folders, other, folders[0]])]
+    folders += [write_run(tmp_path / "c"), write_run(tmp_path / "deeper" / "a" / "run")]
+    labels = [run.label for run in read_runs(folders)]
     assert labels == ["a/run", "b/run", "c", "a/run (4)"]
+
+
+def test_a_run_is_not_compared_with_itself(folder):
+    with pytest.raises(ValueError, match=r"`RUN` must be different folders; .*run is given twice"):
+        read_runs([folder, folder.parent / "." / "run"])
+
+
+def test_what_diverged_is_left_out_of_the_log_and_the_results(folder):
+    path = folder / "checkpoint-100" / "trainer_state.json"
+    state = json.loads(path.read_text())
+    state["log_history"][3] |= {"loss": math.nan, "grad_norm": math.inf}
+    path.write_text(json.dumps(state))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["runs"]["static"]["losses"]["arc"] = metrics["runs"]["static"]["mean_loss"] = math.nan
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    run = read_run(folder)
+    assert run.faults == []
+    assert [step for step, _ in run.losses][:4] == [5, 10, 15, 25]
+    own, static = run.results
+    assert (list(own.losses), list(static.losses)) == (["arc", "piqa", "boolq"], ["piqa", "boolq"])
+    assert static.mean_loss is None
+    page([run])
 
 
 def test_whatever_a_file_holds_a_page_is_made(tmp_path):

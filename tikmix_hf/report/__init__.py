@@ -22,10 +22,14 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Reads several runs, and gives those whose folders share a name longer ones.
 
     Raises:
-        ValueError: a folder that is none, or that holds nothing of a run.
+        ValueError: a folder that is none, that holds nothing of a run, or that is given twice.
     """
     paths = [Path(folder) for folder in folders]
-    names = [path.resolve().name for path in paths]
+    whole = [path.resolve() for path in paths]
+    twice = [path for path, place in zip(paths, whole, strict=True) if whole.count(place) > 1]
+    if twice:
+        raise ValueError(f"`RUN` must be different folders; {twice[0]} is given twice.")
+    names = [place.name for place in whole]
     runs = []
     for place, (path, name) in enumerate(zip(paths, names, strict=True)):
         label = name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"

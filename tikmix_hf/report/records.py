@@ -113,16 +113,16 @@ def update(line: Any) -> Update:
         proposed=named(line.get("proposed"), "proposed"),
         change=_of(line, "change"),
         notes=tuple(map(str, line.get("notes") or ())),
-        requested=named(line.get("requested_tokens"), "requested_tokens"),
-        realised=named(line.get("realised_tokens"), "realised_tokens"),
-        epochs=named(line.get("epochs"), "epochs"),
-        tokens=_of(line, "tokens"),
-        planned_tokens=optional(line, "planned_tokens"),
-        costs={k: named(v, k) for k, v in _mapping(line.get("costs") or {}, "costs").items()},
-        seconds=_of(line, "seconds"),
-        planned_seconds=optional(line, "planned_seconds"),
-        time_share=_of(line, "time_share"),
-        token_share=_of(line, "token_share"),
+        requested=amounts(line.get("requested_tokens"), "requested_tokens"),
+        realised=amounts(line.get("realised_tokens"), "realised_tokens"),
+        epochs=amounts(line.get("epochs"), "epochs"),
+        tokens=_amount(_of(line, "tokens"), "tokens"),
+        planned_tokens=_planned(line, "planned_tokens"),
+        costs={k: amounts(v, k) for k, v in _mapping(line.get("costs") or {}, "costs").items()},
+        seconds=_amount(_of(line, "seconds"), "seconds"),
+        planned_seconds=_planned(line, "planned_seconds"),
+        time_share=_amount(_of(line, "time_share"), "time_share"),
+        token_share=_amount(_of(line, "token_share"), "token_share"),
         audit=None if audit is None else _audit(_mapping(audit, "audit")),
         influence=None if influence is None else _influence(_mapping(influence, "influence")),
     )
@@ -176,6 +176,25 @@ def named(values: Any, place: str) -> dict[str, float]:
     return {
         name: finite(value, f"{place}.{name}") for name, value in _mapping(values, place).items()
     }
+
+
+def known(values: Any, place: str) -> dict[str, float]:
+    """Finite numbers by name, without names whose number is None.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    values = _mapping(values, place)
+    return named({name: value for name, value in values.items() if value is not None}, place)
+
+
+def amounts(values: Any, place: str) -> dict[str, float]:
+    """Finite numbers by name, none below zero.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    return {name: _amount(value, f"{place}.{name}") for name, value in named(values, place).items()}
 
 
 def finite(value: Any, place: str) -> float:
@@ -266,5 +285,16 @@ def _of(line: Mapping[str, Any], key: str) -> float:
     return finite(line.get(key), key)
 
 
+def _planned(line: Mapping[str, Any], key: str) -> float | None:
+    value = optional(line, key)
+    return None if value is None else _amount(value, key)
+
+
+def _amount(value: float, place: str) -> float:
+    if finite(value, place) < 0:
+        raise ValueError(f"`{place}` must be at least 0; got {value}")
+    return value
+
+
 def _whole(line: Mapping[str, Any], key: str) -> int:
-    return round(_of(line, key))
+    return round(_amount(_of(line, key), key))

@@ -8,6 +8,7 @@ and the rest is shown. Nothing is unpickled or executed.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,8 @@ class Run:
     """Samples of the run, as the schedule's file says."""
     written: tuple[float, float] | None = None
     """Seconds since 1970 of the oldest and the newest file."""
+    lost_updates: int = 0
+    """Lines of updates that could not be read; sums over updates are without them."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -118,9 +121,10 @@ def read_run(folder: str | Path, label: str | None = None) -> Run:
         raise ValueError(f"`RUN` must be the folder of a run; {folder} is none.")
     run = Run(folder=folder, label=label or folder.resolve().name)
     _read_schedule(run)
-    run.updates = _lines(run, UPDATES, records.update)
-    run.scores = [score for line in _lines(run, EVALUATIONS, records.evaluation) for score in line]
-    _attempt(run, METRICS, lambda: _read_metrics(run, _json(folder / METRICS)))
+    run.updates, run.lost_updates = _lines(run, UPDATES, records.update)
+    evaluations, _ = _lines(run, EVALUATIONS, records.evaluation)
+    run.scores = [score for line in evaluations for score in line]
+    _attempt(run, METRICS, lambda: _read_metrics(run, _with_gaps(folder / METRICS)))
     _read_trainer(run)
     if not (run.schedule or run.updates or run.scores or run.results or run.losses):
         faults = "".join(f" {fault}" for fault in run.faults)
@@ -150,7 +154,7 @@ def _read_metrics(run: Run, metrics: Any) -> None:
         results.append(
             Result(
                 label=label,
-                losses=records.named(own["losses"], "losses"),
+                losses=records.known(own["losses"], "losses"),
                 mean_loss=records.optional(own, "mean_loss"),
                 epochs=records.named(own.get("epochs", {}), "epochs"),
                 numbers={
@@ -189,7 +193,7 @@ def _read_trainer(run: Run) -> None:
     folders = [run.folder, *(numbered[step] for step in sorted(numbered, reverse=True))]
     for folder in folders:
         if (folder / TRAINER).is_file():
-            _attempt(run, TRAINER, lambda path=folder / TRAINER: _read_log(run, _json(path)))
+            _attempt(run, TRAINER, lambda path=folder / TRAINER: _read_log(run, _with_gaps(path)))
             break
     for folder in (run.folder / "model", *folders):
         if (folder / "config.json").is_file():
@@ -211,11 +215,11 @@ def _read_log(run: Run, state: Any) -> None:
     ]
 
 
-def _lines(run: Run, name: str, read: Callable[[Any], T]) -> list[T]:
-    """Reads what can be read of a file of JSON lines."""
+def _lines(run: Run, name: str, read: Callable[[Any], T]) -> tuple[list[T], int]:
+    """Reads what can be read of a file of JSON lines; how many lines could not."""
     path, found, faults = run.folder / name, [], []
     if not path.is_file():
-        return found
+        return found, 0
     lines = path.read_bytes().decode("utf-8", "replace").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -224,11 +228,11 @@ def _lines(run: Run, name: str, read: Callable[[Any], T]) -> list[T]:
             found.append(read(_parse(line)))
         except (ValueError, RecursionError) as err:
             is_cut = number == len(lines) and isinstance(err, json.JSONDecodeError)
-            why = "is cut short" if is_cut else f"cannot be read ({str(err)[:160]})"
+            why = "is cut short" if is_cut else f"cannot be read ({_short(err)})"
             faults.append(f"Line {number} of {name} {why} and is left out.")
     more = [f"{len(faults) - 3:,} more lines of {name} are left out."] if len(faults) > 3 else []
     run.faults += [*faults[:3], *more]
-    return found
+    return found, len(faults)
 
 
 def _attempt(run: Run, name: str, read: Callable[[], None]) -> None:
@@ -238,12 +242,22 @@ def _attempt(run: Run, name: str, read: Callable[[], None]) -> None:
     except FileNotFoundError:
         return
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as err:
-        why = f"{type(err).__name__}: {err}" if isinstance(err, KeyError) else str(err)
-        run.faults.append(f"{name} cannot be read ({why[:160]}) and is left out.")
+        why = f"KeyError: {err}" if isinstance(err, KeyError) else err
+        run.faults.append(f"{name} cannot be read ({_short(why)}) and is left out.")
+
+
+def _short(why: object) -> str:
+    return textwrap.shorten(str(why), 160, placeholder=" …")
 
 
 def _json(path: Path) -> Any:
     return _parse(path.read_bytes().decode("utf-8", "replace"))
+
+
+def _with_gaps(path: Path) -> Any:
+    """What the Trainer and the recipes wrote, who write NaN as it is: None stands for it."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _parse(text: str) -> Any:

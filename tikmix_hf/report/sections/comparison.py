@@ -71,6 +71,8 @@ def _lead(found: Sequence[Model], runs: Sequence[Run]) -> str:
         return "The runs have different targets: their mean losses cannot be compared."
     best, second, *_ = sorted(known, key=lambda label: known[label])
     gap = known[second] - known[best]
+    if not gap:
+        return f"The lowest mean loss on the targets is that of {best} and of {second} alike."
     return (
         f"Lowest mean loss on the targets: {best}, {formats.number(gap, digits=3)} nats per token "
         f"below {second}. One run each says little: seeds may differ by as much."

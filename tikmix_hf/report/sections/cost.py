@@ -6,7 +6,7 @@ from tikmix_hf.report import charts, formats
 from tikmix_hf.report.markup import Html, tag
 from tikmix_hf.report.run import Run
 from tikmix_hf.report.sections.base import Section, details, missing, note, section
-from tikmix_hf.report.sections.tokens import total
+from tikmix_hf.report.sections.tokens import total, without_lost
 from tikmix_hf.report.tables import table
 
 TITLE = "Cost of updates"
@@ -28,7 +28,8 @@ def cost(run: Run) -> Section:
         TITLE,
         f"{formats.plural(len(run.updates), 'update')} took {formats.seconds(seconds)}, "
         f"{formats.share(last.time_share)} of the time until step {last.step:,}, and read "
-        f"{formats.number(100 * last.token_share, digits=3)} tokens for every hundred trained on.",
+        f"{formats.number(100 * last.token_share, digits=3)} tokens for every hundred trained on"
+        f"{without_lost(run)}.",
         _by_update(run),
         note("Bars are seconds; the line is what training takes for as many tokens as planned. "
              "Seconds are logged, never decided upon."),

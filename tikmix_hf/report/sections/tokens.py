@@ -39,7 +39,7 @@ def tokens(run: Run) -> Section:
         TITLE,
         f"Of {formats.count(everything)} tokens read until step {last:,}, the last update, "
         f"{formats.share(moved / everything if everything else 0)} went to another domain than the "
-        "mixtures asked for.",
+        f"mixtures asked for{without_lost(run)}.",
         _by_domain(run, names, requested, realised),
         note("Samples are whole, so a domain is off by up to a sample or two at any time."),
     )
@@ -95,6 +95,12 @@ def epochs(run: Run) -> Section:
         table(headings, rows, label="Epochs of each domain", words=(1,), class_="barred"),
         details("Epochs at every update", _over_time(run, updates)) if updates else None,
     )
+
+
+def without_lost(run: Run) -> str:
+    """What a sum over updates leaves out."""
+    lost = run.lost_updates
+    return f", without {formats.plural(lost, 'update')} that could not be read" if lost else ""
 
 
 def total(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
