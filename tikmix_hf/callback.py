@@ -38,6 +38,7 @@ from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
 from tikmix_hf.updates.publishing import run_of
 from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record
+from tikmix_hf.updates.schedule_file import ScheduleFile
 from tikmix_hf.updates.updater import MixtureUpdater
 from tikmix_hf.updates.wishes import Wishes
 
@@ -190,9 +191,11 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._say(self._updater.begin(state.global_step), state)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
-        if state.is_world_process_zero:
+        is_writer = state.is_world_process_zero
+        self._schedule_file = ScheduleFile(self._folder / "schedule.json", is_writer=is_writer)
+        self._schedule_file.write(self.dataset.schedule)
+        if is_writer:
             drop_records_after(self._folder / RECORDS, state.global_step)
-            self.dataset.schedule.save(self._folder / "schedule.json")
             write_json(self._folder / "plan.json", self.plan.to_dict())
         self._updater.start_clock()
         self._updater.gatherer.attach(kwargs["model"])
@@ -206,8 +209,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._is_checked = True
         num_segments = self.dataset.num_segments
         record = self._updater.end_step(state.global_step, kwargs["model"], kwargs["optimizer"])
-        if state.is_world_process_zero and self.dataset.num_segments > num_segments:
-            self.dataset.schedule.save(self._folder / "schedule.json")
+        if self.dataset.num_segments > num_segments:
+            self._schedule_file.update(self.dataset.schedule)
         if record is None:
             return
         self.updates.append(record)
@@ -242,6 +245,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         """Marks the checkpoint as written to its end, once every rank has written its part."""
         distributed.barrier()
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._schedule_file.write(self.dataset.schedule)
         if state.is_world_process_zero and folder.is_dir():
             mark_complete(folder)
 
@@ -249,6 +253,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Makes index 0 sample 0 again, and closes what was opened."""
+        self._schedule_file.write(self.dataset.schedule)
         self.dataset.set_epoch(0)
         self._updater.gatherer.detach()
         self._live.close(args, state, control)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tikmix_hf import mixers
 from tikmix_hf.schedule import DomainCard, MixtureSchedule, Run, ScheduleError, Segment, readme
 
 
@@ -20,7 +21,7 @@ def example(**run) -> MixtureSchedule:
             from_sample=40,
             mixture=np.array([0.125, 0.875]),
             num_tokens=600,
-            update={"mixer": {"name": "tikmix_d", "gamma": 1.0}},
+            update={"mixer": mixers.load("tikmix_d")().describe()},
         ),
     )
     return MixtureSchedule(
@@ -54,7 +55,7 @@ def test_the_tables_say_the_shares_tokens_and_fractions():
         ["web", "pages", "123,456", "75.0%", "12.5%"],
         ["code", "", "", "25.0%", "87.5%"],
     ]
-    for line in ("Samples: 100", "Tokens: 1,000", "Mixers: tikmix\\_d", "Model: llama"):
+    for line in ("Samples: 100", "Tokens: 1,000", "Mixers: TikMixD", "Model: llama"):
         assert f"\n- {line}\n" in text
     assert "Seed" not in text
 
@@ -112,6 +113,19 @@ def test_many_domains_share_a_column_and_many_segments_lose_their_middle():
     assert len(table) == 2 + 40 + 1
     assert [row[0] for row in table[20:25]] == ["18", "19", "(60 more)", "80", "81"]
     assert table[-1][0] == "99"
+
+
+def test_what_others_say_of_where_it_comes_from_stays_on_its_line():
+    words = "x\n===\n\n    code\n\n1. www.evil.example \u202e" + "long " * 100_000
+    told = {"written_by": words, "versions": {"torch": words}, "operations": [{words: 1}]}
+    update = {"mixer": words}
+    segments = tuple(replace(one, update=update) for one in example().segments)
+    text = card(replace(example(), provenance=told, segments=segments))
+    part = text.split("## Where it comes from\n")[1].split("\n## Licence")[0]
+    lines = part.strip().splitlines()
+    assert all(line.startswith("- ") for line in lines[:-2])
+    assert max(map(len, lines)) < 400
+    assert "\u202e" not in text
 
 
 def test_the_picture_needs_a_length_and_room(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from hub_faults import Fault
@@ -123,6 +125,28 @@ def test_a_hub_in_trouble_is_asked_again_and_then_left_in_peace(hub, fault, stat
     assert sum(hub.waits) < 60
 
 
+def test_a_hub_that_wants_to_be_left_alone_for_long_is_not_waited_for(hub, fault):
+    fault("HEAD ", 429, headers={"Retry-After": "30"}, times=1)
+    assert load() == SCHEDULE
+    assert hub.waits == [30]
+    fault("HEAD ", 429, headers={"Retry-After": "100000"})
+    hub.server.add("user/other", CONTENT)
+    with pytest.raises(ConnectionError, match=r"HTTP 429\)\. Try again in 100,000 s\."):
+        MixtureSchedule.from_pretrained("user/other")
+    assert hub.waits == [30]
+
+
+def test_a_damaged_copy_in_the_cache_is_named_and_fetched_anew_once_it_is_gone(hub, fault):
+    assert load() == SCHEDULE
+    (blob,) = hub.cache.glob("datasets--*/blobs/*")
+    blob.write_bytes(blob.read_bytes()[:50])
+    with pytest.raises(ScheduleError, match=r"It lies in the cache as /\S+; without") as caught:
+        load()
+    (told,) = re.findall(r"cache as (/\S+);", str(caught.value))
+    Path(told).resolve().unlink()
+    assert load() == SCHEDULE
+
+
 @pytest.mark.parametrize(
     "where", ["/repos/create", "/validate-yaml", "/preupload/", "/commit/", "/branch/"]
 )
@@ -145,7 +169,7 @@ def test_an_upload_that_breaks_says_what_broke(hub, fault):
 
 
 def test_a_silent_hub_is_not_waited_for(hub, fault, monkeypatch):
-    monkeypatch.setattr("tikmix_hf.schedule.hub.REPLY_SECONDS", 0.2)
+    monkeypatch.setattr("tikmix_hf.schedule.hub_push.REPLY_SECONDS", 0.2)
     release = threading.Event()
     fault("HEAD ", hang=release)
     fault("/repos/create", hang=release)

@@ -32,6 +32,7 @@ from tikmix_hf.schedule.parts import (
     check_name,
     finite_number,
 )
+from tikmix_hf.schedule.reading import MAX_VALUES
 
 # Shape letters: J targets, K domains, S segments.
 
@@ -61,7 +62,17 @@ def to_record(
     cards: Mapping[str, DomainCard],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Plain JSON types of a schedule's parts; what is not known is left out."""
+    """Plain JSON types of a schedule's parts; what is not known, and shares of 0, are left out.
+
+    Raises:
+        ScheduleError: more shares than a file may have.
+    """
+    num_shares = sum(int(np.count_nonzero(segment.mixture)) for segment in segments)
+    if num_shares > MAX_VALUES:
+        raise ScheduleError(
+            f"A schedule's file has at most {MAX_VALUES:,} values; {len(segments):,} segments have "
+            f"{num_shares:,} shares. Update less often, or merge domains."
+        )
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -283,7 +294,9 @@ def _segment_record(segment: Segment, domains: tuple[str, ...], run: Run) -> dic
         record["from_fraction"] = segment.from_sample / run.num_samples
     if segment.num_tokens is not None:
         record["num_tokens"] = segment.num_tokens
-    record["mixture"] = dict(zip(domains, segment.mixture.tolist(), strict=True))
+    # Domains that get nothing are left out: one segment of very many domains is one line.
+    shares = zip(domains, segment.mixture.tolist(), strict=True)
+    record["mixture"] = {name: share for name, share in shares if share}
     record["update"] = dict(segment.update)
     return record
 

@@ -13,29 +13,24 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import (
-    CommitOperationAdd,
-    DatasetInfo,
-    HfApi,
     constants,
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.utils import get_session, tqdm
+from huggingface_hub.utils import tqdm
 
 from tikmix_hf import __version__
 from tikmix_hf.files import write_text
 from tikmix_hf.schedule import hub_names, hub_refusals, reading, readme
 from tikmix_hf.schedule.faults import ScheduleError, fault
-from tikmix_hf.schedule.hub_settings import Pull, Push
+from tikmix_hf.schedule.hub_settings import Pull
 
 if TYPE_CHECKING:
     from tikmix_hf.schedule.schedule import MixtureSchedule
@@ -45,10 +40,11 @@ FILE, RUN_FILE = "mixture_schedule.json", "schedule.json"
 CARD, PLOT = "README.md", "mixture.png"
 REPO_TYPE = "dataset"
 REPLY_SECONDS = 60.0
-"""How long the Hub may be silent while a schedule is pushed."""
+"""How long the Hub may be silent while a schedule is pushed, or ask to be left alone."""
 MAX_RESTARTS = 3
 """How often a body may begin anew after it was cut short."""
-_NAME = "tikmix_hf"
+NAME = "tikmix_hf"
+_WAITS = (1, 2, 4, 8)  # seconds between questions
 _COMMIT = re.compile("[0-9a-f]{40}")
 _log = logging.getLogger(__name__)
 
@@ -78,32 +74,6 @@ def save(
     return folder
 
 
-def push(schedule: MixtureSchedule, repo_id: str, how: Push) -> str:
-    """Publishes a schedule; see `MixtureSchedule.push_to_hub`."""
-    hub_names.check_repo("repo_id", repo_id)
-    hub_names.check_license(how.license)
-    api = HfApi(token=how.token, library_name=_NAME, library_version=__version__)
-    with hub_refusals.told(repo_id, how.revision, FILE), _no_endless_silence():
-        api.create_repo(repo_id, repo_type=REPO_TYPE, private=how.private, exist_ok=True)
-        if how.revision not in (None, constants.DEFAULT_REVISION):
-            api.create_branch(repo_id, branch=how.revision, repo_type=REPO_TYPE, exist_ok=True)
-        there = api.dataset_info(repo_id, revision=how.revision)
-        _check_privacy(there, how.private)
-        _check_card(there)
-        done = api.create_commit(
-            repo_id,
-            _files(schedule, repo_id, how.license or _license(there)),
-            commit_message=how.commit_message,
-            repo_type=REPO_TYPE,
-            revision=how.revision,
-            create_pr=how.create_pr,
-        )
-    if done.pr_url is not None:
-        return done.pr_url
-    address = f"{api.endpoint}/datasets/{repo_id}"
-    return address if how.revision is None else f"{address}/tree/{how.revision}"
-
-
 def load(repo_or_folder: str | os.PathLike[str], how: Pull) -> MixtureSchedule:
     """Reads a schedule from a folder or the Hub; see `MixtureSchedule.from_pretrained`."""
     from tikmix_hf.schedule.schedule import MixtureSchedule
@@ -118,8 +88,14 @@ def load(repo_or_folder: str | os.PathLike[str], how: Pull) -> MixtureSchedule:
     if isinstance(repo_or_folder, os.PathLike) or not hub_names.is_repo(word):
         mend = "There is nothing of that name here; check the spelling."
         raise fault("repo_or_folder", 'a folder, or "user/name" of the Hub', word, mend)
-    content = reading.read_bytes(_fetched(word, how), max_bytes=how.max_bytes)
-    return MixtureSchedule.from_json(content, origin=f"{word} ({FILE})")
+    path = Path(_fetched(word, how))
+    content = reading.read_bytes(path, max_bytes=how.max_bytes)
+    try:
+        return MixtureSchedule.from_json(content, origin=f"{word} ({FILE})")
+    except ScheduleError as err:
+        raise ScheduleError(
+            f"{err} It lies in the cache as {path}; without that it is fetched anew."
+        ) from err
 
 
 def _in_folder(folder: Path) -> Path:
@@ -176,7 +152,7 @@ def _fetched(repo: str, how: Pull) -> str:
             cache_dir=cache,
             token=how.token,
             tqdm_class=_bounded(repo, how.max_bytes),
-            library_name=_NAME,
+            library_name=NAME,
             library_version=__version__,
         )
 
@@ -187,12 +163,25 @@ def _check_answer(repo: str, how: Pull, *, is_patient: bool) -> None:
     Raises:
         ScheduleError: it is too large, or has no names that the cache could use.
     """
+    for wait in _WAITS if is_patient else ():
+        try:
+            return _check_headers(repo, how)
+        except hub_refusals.TransportError as err:
+            # The client itself would wait for as long as it is told to.
+            seconds = hub_refusals.asked_to_wait(err) or wait
+            if not hub_refusals.is_passing(err) or seconds > REPLY_SECONDS:
+                raise
+            _log.warning("The Hub does not answer for %s; asked again in %d s.", repo, seconds)
+            time.sleep(seconds)
+    return _check_headers(repo, how)
+
+
+def _check_headers(repo: str, how: Pull) -> None:
     about = get_hf_file_metadata(
         hf_hub_url(repo, FILE, repo_type=REPO_TYPE, revision=how.revision),
         token=how.token,
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
-        retry_on_errors=is_patient,
-        library_name=_NAME,
+        library_name=NAME,
         library_version=__version__,
     )
     hub_names.check_digests(repo, about.commit_hash, about.etag)
@@ -232,59 +221,3 @@ def _too_large(repo: str, size: str, max_bytes: int) -> ScheduleError:
         f"{FILE} of {repo} must have at most {max_bytes:,} bytes; got {size}. It is no schedule; "
         "check the name."
     )
-
-
-def _files(
-    schedule: MixtureSchedule, repo_id: str, license: str | None
-) -> list[CommitOperationAdd]:
-    with tempfile.TemporaryDirectory() as folder:
-        save(schedule, folder, license=license, repo_id=repo_id)
-        return [
-            CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path.read_bytes())
-            for path in sorted(Path(folder).iterdir())
-        ]
-
-
-def _check_privacy(there: DatasetInfo, is_private: bool | None) -> None:
-    """Refuses to write to a repository that was there before and that others read, or do not."""
-    if is_private is not None and bool(there.private) != is_private:
-        kind = "private" if there.private else "public"
-        raise ScheduleError(
-            f"`private` is {is_private}, but {there.id} is there already and {kind}; nothing was "
-            "pushed. Change that in its settings, or name another repository."
-        )
-
-
-def _check_card(there: DatasetInfo) -> None:
-    """Refuses to write over a card that somebody wrote of something else."""
-    has_card = any(file.rfilename == CARD for file in there.siblings or ())
-    tags = _said(there, "tags")
-    if has_card and not (isinstance(tags, list) and readme.TAGS[0] in tags):
-        raise ScheduleError(
-            f"{there.id} is there already, and its {CARD} is not of a schedule; nothing was "
-            "pushed. Name a repository of its own for the schedule."
-        )
-
-
-def _license(there: DatasetInfo) -> str | None:
-    """The licence that an earlier push gave."""
-    known = _said(there, "license")
-    return known if hub_names.is_license(known) else None
-
-
-def _said(there: DatasetInfo, key: str) -> Any:
-    """What the card says, which is anybody's text."""
-    return None if there.card_data is None else there.card_data.to_dict().get(key)
-
-
-@contextmanager
-def _no_endless_silence() -> Iterator[None]:
-    """Bounds the client's waiting, which has no end where it makes and commits to repositories."""
-    session = get_session()
-    before = session.timeout
-    if before.read is None:
-        session.timeout = REPLY_SECONDS
-    try:
-        yield
-    finally:
-        session.timeout = before

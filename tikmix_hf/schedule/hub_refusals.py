@@ -57,6 +57,12 @@ def is_passing(err: BaseException) -> bool:
     return isinstance(err, TransportError)
 
 
+def asked_to_wait(err: BaseException) -> int | None:
+    """Seconds that a server which is too busy asks for."""
+    said = err.response.headers.get("Retry-After", "") if isinstance(err, HfHubHTTPError) else ""
+    return int(said) if said.isascii() and said.isdigit() else None
+
+
 def offline(repo: str, revision: str | None) -> FileNotFoundError:
     """The refusal where the Hub may not be asked and the cache has nothing."""
     return FileNotFoundError(
@@ -133,8 +139,10 @@ def _by_status(err: HfHubHTTPError, repo: str, revision: str | None, file: str) 
             f"Something else was written to {named} at the same time (HTTP {status}). Push again."
         )
     if is_passing(err):
+        wait = asked_to_wait(err)
+        when = "later" if wait is None else f"in {wait:,} s"
         return ConnectionError(
-            f"The Hub is out of order or too busy for {named} (HTTP {status}). Try again later."
+            f"The Hub is out of order or too busy for {named} (HTTP {status}). Try again {when}."
         )
     return ConnectionError(
         f"The Hub refuses {named} (HTTP {status}): {shown(err.server_message or 'no reason')}. "

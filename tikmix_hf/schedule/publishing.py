@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Published:
-    """Saving with a card, publishing and fetching; `tikmix_hf.schedule.hub` says how."""
+    """Saving with a card, publishing and fetching; `hub.py` and `hub_push.py` say how."""
 
     __slots__ = ()
 
@@ -80,7 +80,7 @@ class Published:
             FileNotFoundError: no such repository or branch, or the Hub may not be asked (offline).
             ConnectionError: the Hub does not answer, or another push came between.
         """
-        from tikmix_hf.schedule import hub, hub_settings
+        from tikmix_hf.schedule import hub_push, hub_settings
 
         how = hub_settings.Push(
             private=private,
@@ -90,7 +90,7 @@ class Published:
             license=license,
             create_pr=create_pr,
         )
-        return hub.push(cast("MixtureSchedule", self), repo_id, how)
+        return hub_push.push(cast("MixtureSchedule", self), repo_id, how)
 
     @classmethod
     def from_pretrained(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ MAX_COLUMNS, MAX_LARGEST = 8, 5
 """Domains with a column each in the table of segments; else the largest shares in one column."""
 MAX_SEGMENTS, MAX_DOMAINS, MAX_DRAWN = 40, 200, 60
 """Rows of the tables; domains in the picture."""
+MAX_LINE = 300
+"""Characters of what is told in a line."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-!|~&$@:])")
 
 
@@ -156,12 +159,18 @@ def _provenance(schedule: MixtureSchedule) -> str:
         ("Changed since", _operations(told.get("operations"))),
     ]
     lines = [
-        f"- {label}: {value:,}" if isinstance(value, int) else f"- {label}: {escaped(str(value))}"
+        f"- {label}: {value:,}" if isinstance(value, int) else f"- {label}: {_line(value)}"
         for label, value in facts
         if value not in (None, "")
     ]
     found = "\n".join(lines) or "Nothing is known of its run."
     return f"{found}\n\nThe file has the rest: each update's influence, targets and cost."
+
+
+def _line(words: object) -> str:
+    """Other people's text on one line, not too long."""
+    plain = "".join(c if c.isprintable() else " " for c in str(words))
+    return escaped(textwrap.shorten(plain, MAX_LINE, placeholder=" …"))
 
 
 def _license(license: str | None) -> str:
@@ -172,9 +181,9 @@ def _license(license: str | None) -> str:
 def _mixers(schedule: MixtureSchedule) -> Iterable[str]:
     for one in schedule.segments:
         mixer = one.update.get("mixer")
-        name = mixer.get("name") if isinstance(mixer, dict) else mixer
+        name = mixer.get("mixer", mixer.get("name")) if isinstance(mixer, dict) else mixer
         if isinstance(name, str):
-            yield name
+            yield name.rpartition(".")[2]
 
 
 def _versions(versions: dict[str, Any]) -> str:

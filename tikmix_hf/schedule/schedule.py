@@ -219,8 +219,9 @@ class MixtureSchedule(Published):
         Raises:
             ScheduleError: as `save`.
         """
+        record = self.to_dict()
         try:
-            text = render(self.to_dict()) + "\n"
+            text = render(record) + "\n"
             content = text.encode()
         except (TypeError, ValueError, RecursionError) as err:
             raise ScheduleError(
