@@ -18,9 +18,10 @@ from tiny import (
     make_model,
     make_targets,
     make_trainer,
+    rows,
 )
 
-from tikmix_hf import TikMixCallback
+from tikmix_hf import Domains, InterleavedDomainDataset, TikMixCallback
 from tikmix_hf.files import read_records
 from tikmix_hf.signals.influence import GroupInfluence
 from tikmix_hf.signals.passes import Passes
@@ -57,6 +58,24 @@ def test_without_times_and_rows_a_plan_is_made_said_and_followed(tmp_path, caplo
     assert "[tikmix] plan: 1 update at steps 12, 16 rows" in capsys.readouterr().out
     assert "`budget` 1.00% of the run's 1,152 tokens does not pay" in caplog.text
     assert "Short runs cannot pay" in caplog.text
+
+
+def test_padding_is_no_token_of_what_was_measured(tmp_path):
+    lengths = [4, 12, 5, 11, 6, 10, 7, 9]  # 64 tokens; a batch of them is padded to 96
+    heldout = {f"d{k}": rows(k, 8, lengths=lengths) for k in range(2)}
+    domains = Domains.from_datasets({f"d{k}": rows(k, 90) for k in range(2)}, heldout=heldout)
+    dataset = InterleavedDomainDataset(domains, "uniform", num_samples=96)
+    callback = TikMixCallback(
+        dataset,
+        targets={"near0": rows(0, 8, lengths=lengths)},
+        every_steps=8,
+        num_rows=8,
+        preconditioner="identity",
+        measurement=Measurement(num_rounds=1, audit=False),
+        progress=False,
+    )
+    make_trainer(dataset, callback, make_arguments(tmp_path)).train()
+    assert {(u.num_tokens, u.planned_tokens) for u in callback.updates} == {(3 * 64, 3 * 64)}
 
 
 def test_a_budget_that_pays_is_kept_without_a_warning(tmp_path, caplog):

@@ -59,7 +59,7 @@ def mean_excess_losses(
             for turn in turns(repr(name), part, passes):
                 if turn.num_loss_tokens:
                     inputs = send_to_device(dict(turn.batch), passes.device)
-                    ledger_K3[k, 2] += 2 * inputs["input_ids"].numel()
+                    ledger_K3[k, 2] += 2 * gradients.num_tokens(inputs)
                     ledger_K3[k, 1] += turn.num_loss_tokens
                     ledger_K3[k, 0] += _excess(model, reference, inputs)
     distributed.all_reduce_sum_([ledger_K3])

@@ -65,6 +65,15 @@ def num_loss_tokens(batch: Mapping[str, Any]) -> int:
     return int((labels[..., 1:] != IGNORED_LABEL).sum())
 
 
+def num_tokens(batch: Mapping[str, Any]) -> int:
+    """How many tokens of text a batch has: padding is none, as in the plan and in training."""
+    mask = batch.get("attention_mask")
+    # Some models take masks of other shapes, which do not count tokens.
+    if isinstance(mask, Tensor) and mask.shape == batch["input_ids"].shape:
+        return int((mask != 0).sum())
+    return batch["input_ids"].numel()
+
+
 def loss_sum(model: nn.Module, batch: Mapping[str, Any], device: torch.device) -> Tensor:
     """() the sum of a batch's token losses in nats, without what a model adds to its loss.
 

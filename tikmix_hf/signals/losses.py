@@ -75,7 +75,7 @@ def _walk(name: str, batches: Batches, passes: Passes) -> Tensor:
         if turn.num_loss_tokens:  # otherwise it only kept the other ranks company
             ledger_MC[turn.number, _LOSS] = loss_sum
             ledger_MC[turn.number, _LOSS_TOKENS] = turn.num_loss_tokens
-            ledger_MC[turn.number, _TOKENS] = turn.batch["input_ids"].numel()
+            ledger_MC[turn.number, _TOKENS] = gradients.num_tokens(turn.batch)
     return ledger_MC
 
 

@@ -107,7 +107,7 @@ def walk(what: str, batches: Batches, passes: Passes, absorb: Absorb, bar: tqdm)
     for group, m, batch, num_loss_tokens in turns(what, batches, passes):
         if num_loss_tokens:
             ledger_MC[m, _LOSS_TOKENS] = num_loss_tokens
-            ledger_MC[m, _TOKENS] = batch["input_ids"].numel()
+            ledger_MC[m, _TOKENS] = gradients.num_tokens(batch)
             _pass(batch, passes, ledger_MC[m], functools.partial(absorb, group))
         elif passes.sharded:  # the other ranks wait for this one
             gradient_P = passes.gradient(batch, counts=False).gradient
