@@ -75,8 +75,8 @@ def test_files_and_targets_that_the_readme_names_exist():
 
 def test_the_fields_of_the_log_are_those_of_the_code(tmp_path):
     source = (ROOT / "tikmix_hf" / "updates" / "record.py").read_text("utf-8")
-    (line,) = [line for line in README.splitlines() if "scalars under `tikmix/`" in line]
-    names = re.findall(r"`(\w+)[/\w]*`", line.split("`tikmix/`")[1].split(";")[0])
+    (line,) = [line for line in README.splitlines() if "scalars under `train/tikmix/`" in line]
+    names = re.findall(r"`(\w+)[/\w]*`", line.split("`train/tikmix/`")[1].split(";")[0])
     assert {"mixture", "influence", "audit"} <= set(names)
     for name in names:
         assert re.search(rf'"{name}"|["/]{name}/', source), name

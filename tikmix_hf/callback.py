@@ -166,9 +166,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Checks the loader, and puts the schedule back where a checkpoint left it."""
-        loader = kwargs["train_dataloader"]
         trainer_checks.check_arguments(args)
-        trainer_checks.check_loader(loader, self.dataset)
+        trainer_checks.check_loader(kwargs["train_dataloader"], self.dataset)
         self._updater.measurer.progress = self.progress and not args.disable_tqdm
         self._check_measurement(kwargs)
         self._is_checked = False
@@ -191,10 +190,9 @@ class TikMixCallback(TrainerCallback, ExportableState):
             self._say(self._updater.begin(state.global_step), state)
         # The Trainer looks this name up when it saves, also if the checkpoint did not have it.
         states.setdefault(type(self).__name__, self.state())
-        is_writer = state.is_world_process_zero
-        self._schedule_file = ScheduleFile(self._folder / "schedule.json", is_writer=is_writer)
+        self._schedule_file = ScheduleFile(self._folder, is_writer=state.is_world_process_zero)
         self._schedule_file.write(self.dataset.schedule)
-        if is_writer:
+        if state.is_world_process_zero:
             drop_records_after(self._folder / RECORDS, state.global_step)
             write_json(self._folder / "plan.json", self.plan.to_dict())
         self._updater.start_clock()
@@ -274,10 +272,8 @@ class TikMixCallback(TrainerCallback, ExportableState):
         )
         logger.info("%s", plan)
         if state.is_world_process_zero:
-            fewer_rounds = self._updater.measurer.warning
-            for warning in filter(
-                None, (self.wishes.objection(plan) or plan.warning, fewer_rounds)
-            ):
+            fewer = self._updater.measurer.warning  # rounds than asked for
+            for warning in filter(None, (self.wishes.objection(plan) or plan.warning, fewer)):
                 logger.warning("%s", warning)
         self._say(str(plan), state)
         return plan

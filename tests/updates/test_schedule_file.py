@@ -18,7 +18,7 @@ def schedule(num_segments: int) -> MixtureSchedule:
 def test_early_changes_are_each_written_and_later_ones_now_and_then(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(MixtureSchedule, "save", lambda own, _: written.append(len(own.segments)))
-    file = ScheduleFile(tmp_path / "schedule.json", is_writer=True)
+    file = ScheduleFile(tmp_path, is_writer=True)
     for number in range(1, 311):
         file.update(schedule(number))
     every_second, every_third = range(100, 200, 2), range(201, 300, 3)
@@ -26,12 +26,12 @@ def test_early_changes_are_each_written_and_later_ones_now_and_then(tmp_path, mo
 
 
 def test_who_does_not_write_leaves_nothing(tmp_path):
-    ScheduleFile(tmp_path / "schedule.json", is_writer=False).write(schedule(1))
+    ScheduleFile(tmp_path, is_writer=False).write(schedule(1))
     assert not any(tmp_path.iterdir())
 
 
 def test_beyond_what_a_file_may_hold_the_last_one_stays(tmp_path, monkeypatch, caplog):
-    file = ScheduleFile(tmp_path / "schedule.json", is_writer=True)
+    file = ScheduleFile(tmp_path, is_writer=True)
     file.write(schedule(3))
     monkeypatch.setattr(format, "MAX_VALUES", 9)
     file.write(schedule(5))

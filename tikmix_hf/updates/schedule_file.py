@@ -23,12 +23,12 @@ class ScheduleFile:
     """Writes a run's schedule.
 
     Args:
-        path: of the file.
+        folder: of the run.
         is_writer: whether this rank writes; others do nothing.
     """
 
-    def __init__(self, path: Path, *, is_writer: bool) -> None:
-        self._path, self._is_writer = path, is_writer
+    def __init__(self, folder: Path, *, is_writer: bool) -> None:
+        self._path, self._is_writer = folder / "schedule.json", is_writer
         self._has_failed = False
 
     def update(self, schedule: MixtureSchedule) -> None:
