@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 KINDS = {
@@ -58,6 +59,7 @@ def _holds(value: Any, keyword: str, rule: Any) -> bool:
         "required": lambda: not isinstance(value, dict) or set(rule) <= set(value),
         "minimum": lambda: not is_number or value >= rule,
         "maximum": lambda: not is_number or value <= rule,
+        "pattern": lambda: not isinstance(value, str) or re.search(rule, value) is not None,
         "minLength": lambda: not isinstance(value, str) or len(value) >= rule,
         "maxLength": lambda: not isinstance(value, str) or len(value) <= rule,
         "minItems": lambda: not isinstance(value, list) or len(value) >= rule,

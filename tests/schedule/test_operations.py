@@ -106,8 +106,8 @@ def test_tokens_of_segments_go_before_those_of_the_run():
             for segment, tokens in zip(HALVES.segments, (100, 500, 400), strict=True)
         ),
     )
-    assert starts(counted.rescale(by="tokens", tokens_per_sample=10)) == [0, 10, 60]
-    assert counted.rescale(by="tokens", tokens_per_sample=10).run.num_samples == 100
+    assert starts(counted.rescale(by="tokens", tokens_per_sample=20)) == [0, 13, 38]
+    assert counted.rescale(by="tokens", tokens_per_sample=20).run.num_samples == 50
     # (100 (1, 0) + 500 (.5, .5) + 400 (0, 1)) / 1000
     assert counted.average().mixture_at(0) == pytest.approx({"web": 0.35, "code": 0.65})
 

@@ -8,10 +8,13 @@ variation, (1/2) sum_k |w_k - v_k|: the share of tokens that changed domain.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tikmix_hf.schedule.faults import fault
 from tikmix_hf.schedule.operations import known_length
@@ -19,8 +22,23 @@ from tikmix_hf.schedule.operations import known_length
 if TYPE_CHECKING:
     from tikmix_hf.schedule.schedule import MixtureSchedule
 
+# Shape letters: K domains of a schedule, U of both.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+class Shares(NamedTuple):
+    """A mixture of a schedule, which it shares with that."""
+
+    names: tuple[str, ...]
+    """Of the domains."""
+    mixture: NDArray[np.float64]
+    """(K,) shares."""
+
+    def by_name(self) -> dict[str, float]:
+        """The shares by name of domain."""
+        return dict(zip(self.names, self.mixture.tolist(), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Interval:
     """A part of the run in which neither schedule changes its mixture."""
 
@@ -28,12 +46,39 @@ class Interval:
     """First sample, or fraction of the run."""
     stop: float | None
     """Where it ends; None where nobody knows the run's length."""
-    before: dict[str, float]
-    """The one schedule's mixture, by name."""
-    after: dict[str, float]
-    """The other's."""
     distance: float
-    """Their total variation, between 0 and 1; a domain that one has not got has share 0 there."""
+    """Total variation of the mixtures, between 0 and 1; a domain that one has not got has share 0
+    there."""
+    one: Shares = field(repr=False)
+    """The one schedule's mixture; `before` has it by name."""
+    other: Shares = field(repr=False)
+    """The other's; `after` has it by name."""
+
+    @property
+    def before(self) -> dict[str, float]:
+        """The one schedule's mixture, by name; a dict of many domains is made for who asks."""
+        return self.one.by_name()
+
+    @property
+    def after(self) -> dict[str, float]:
+        """The other's."""
+        return self.other.by_name()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {
+            "start": self.start,
+            "stop": self.stop,
+            "before": self.before,
+            "after": self.after,
+            "distance": self.distance,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is the same, the shares to their last bit."""
+        return isinstance(other, Interval) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +111,9 @@ class ScheduleDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        return {**asdict(self), "is_same": self.is_same}
+        record: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        record["intervals"] = tuple(interval.to_dict() for interval in self.intervals)
+        return {**record, "is_same": self.is_same}
 
 
 def diff(one: MixtureSchedule, other: MixtureSchedule, *, by: str) -> ScheduleDiff:
@@ -78,15 +125,12 @@ def diff(one: MixtureSchedule, other: MixtureSchedule, *, by: str) -> ScheduleDi
     end = max(ends) if len(ends) == 2 else None
     if end is not None:
         starts = [start for start in starts if start < end]
-    intervals = tuple(
-        _interval(start, stop, _segments_at((one, other), bounds, start))
-        for start, stop in pairwise([*starts, end])
-        if start is not None
-    )
+    intervals = _intervals((one, other), bounds, [*starts, end])
+    own, its = set(one.domains), set(other.domains)
     fingerprints = {
         name: {s.cards[name].fingerprint for s in (one, other) if name in s.cards} - {None}
         for name in one.domains
-        if name in other.domains
+        if name in its
     }
     mean = None
     if end is not None:
@@ -94,8 +138,8 @@ def diff(one: MixtureSchedule, other: MixtureSchedule, *, by: str) -> ScheduleDi
         mean = sum(distance * length for distance, length in parts) / float(end)
     return ScheduleDiff(
         by=by,
-        domains_added=tuple(name for name in other.domains if name not in one.domains),
-        domains_removed=tuple(name for name in one.domains if name not in other.domains),
+        domains_added=tuple(name for name in other.domains if name not in own),
+        domains_removed=tuple(name for name in one.domains if name not in its),
         text_changed=tuple(name for name, prints in fingerprints.items() if len(prints) > 1),
         intervals=intervals,
         mean_distance=mean,
@@ -114,31 +158,35 @@ def _bounds(schedule: MixtureSchedule, by: str) -> tuple[list[Fraction], Fractio
     return [start / length for start in starts], Fraction(1)
 
 
-def _segments_at(
+def _intervals(
     schedules: tuple[MixtureSchedule, MixtureSchedule],
     bounds: list[tuple[list[Fraction], Fraction | None]],
-    start: Fraction,
-) -> list[dict[str, float]]:
-    """Both mixtures in force, by name."""
-    mixtures = []
-    for schedule, (starts, _) in zip(schedules, bounds, strict=True):
-        segment = schedule.segments[bisect_right(starts, start) - 1]
-        mixtures.append(dict(zip(schedule.domains, segment.mixture.tolist(), strict=True)))
-    return mixtures
-
-
-def _interval(start: Fraction, stop: Fraction | None, mixtures: list[dict[str, float]]) -> Interval:
-    before, after = mixtures
-    distance = 0.5 * sum(
-        abs(before.get(name, 0.0) - after.get(name, 0.0)) for name in {**before, **after}
-    )
-    return Interval(
-        start=_plain(start),
-        stop=None if stop is None else _plain(stop),
-        before=before,
-        after=after,
-        distance=distance,
-    )
+    edges: list[Fraction | None],
+) -> tuple[Interval, ...]:
+    """What both have between each edge and the next; only the last edge may be unknown."""
+    names = {name: None for schedule in schedules for name in schedule.domains}
+    places = {name: place for place, name in enumerate(names)}  # in the union U of domains
+    places_K = [np.array([places[name] for name in own.domains]) for own in schedules]
+    intervals = []
+    for start, stop in pairwise(edges):
+        assert start is not None
+        shares, difference_U = [], np.zeros(len(names))
+        for sign, schedule, (starts, _), at_K in zip(
+            (1, -1), schedules, bounds, places_K, strict=True
+        ):
+            segment = schedule.segments[bisect_right(starts, start) - 1]
+            difference_U[at_K] += sign * segment.mixture
+            shares.append(Shares(schedule.domains, segment.mixture))
+        intervals.append(
+            Interval(
+                start=_plain(start),
+                stop=None if stop is None else _plain(stop),
+                distance=float(0.5 * np.abs(difference_U).sum()),
+                one=shares[0],
+                other=shares[1],
+            )
+        )
+    return tuple(intervals)
 
 
 def _plain(bound: Fraction) -> float:

@@ -31,6 +31,7 @@ from tikmix_hf.schedule.parts import (
     Segment,
     check_name,
     finite_number,
+    keep_or_normalise,
 )
 from tikmix_hf.schedule.reading import MAX_VALUES
 
@@ -39,10 +40,9 @@ from tikmix_hf.schedule.reading import MAX_VALUES
 FORMAT = "tikmix_hf.mixture_schedule"
 VERSION = "1.0"
 MAX_DOMAINS, MAX_SHARES = 100_000, 10_000_000
-# Sums of shares that were written in full are this close to 1; others are hand-made and rounded.
-_ROUNDING = 1e-12
 # `from_fraction` is for people; it may be rounded to this.
 _FRACTION_TOLERANCE = 1e-9
+_VERSION = r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})"
 _KEYS = ("format", "version", "domains", "run", "segments", "provenance")
 _DOMAIN_KEYS = ("name", "description", "num_tokens", "num_rows", "fingerprint")
 _RUN_KEYS = ("num_samples", "num_tokens", "samples_per_step", "seed", "model", "num_parameters")
@@ -128,7 +128,7 @@ def _version(version: Any, origin: str) -> tuple[int, int]:
     """
     if version == 0 and isinstance(version, int) and not isinstance(version, bool):
         return 0, 0
-    match = isinstance(version, str) and re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", version)
+    match = isinstance(version, str) and re.fullmatch(_VERSION, version)
     newer = isinstance(version, int) and not isinstance(version, bool) and version > 0
     if not (match or newer):
         raise fault("version", f"text such as {VERSION!r}", version, "Mend it.", origin=origin)
@@ -227,6 +227,8 @@ def _segments(
 
 def _check_fraction(entry: Entry, start: int, run: Run) -> None:
     fraction = entry.number("from_fraction")
+    if fraction is not None and fraction < 0:
+        raise entry.fault("from_fraction", "0 or more")
     if fraction is None or run.num_samples is None:
         return
     expected = start / run.num_samples
@@ -244,9 +246,10 @@ def _mixture(entry: Entry, domains: tuple[str, ...]) -> NDArray[np.float64]:
         shares.number(name)
     shares.refuse_unknown(domains, "a domain of the schedule")
     written_K = np.array([shares.values.get(name, 0.0) for name in domains], dtype=np.float64)
-    if (written_K >= 0).all() and abs(written_K.sum() - 1.0) < _ROUNDING:
-        return written_K
-    try:
+    kept_K = keep_or_normalise(written_K)
+    if kept_K is not None:
+        return kept_K
+    try:  # the error names the share
         return as_mixture(written_K, domains, argument=shares.place)
     except ValueError as err:
         raise ScheduleError(f"{entry.origin}: {err}") from None

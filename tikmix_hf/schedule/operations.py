@@ -17,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf.mixture import normalise, refuse_unknown
-from tikmix_hf.schedule.faults import ScheduleError, fault
-from tikmix_hf.schedule.parts import MAX_TEXT, DomainCard, Run, Segment, count, finite_number
+from tikmix_hf.schedule.faults import ScheduleError, fault, inside
+from tikmix_hf.schedule.parts import (
+    MAX_TEXT,
+    DomainCard,
+    Run,
+    Segment,
+    check_name,
+    count,
+    finite_number,
+)
 
 if TYPE_CHECKING:
     from tikmix_hf.schedule.schedule import MixtureSchedule
@@ -48,12 +56,14 @@ def lengths(schedule: MixtureSchedule, what: str) -> list[int]:
 
 def average(schedule: MixtureSchedule) -> MixtureSchedule:
     """The mean of the mixtures from sample 0 on; see `MixtureSchedule.average`."""
-    tokens = [segment.num_tokens for segment in schedule.segments if segment.num_tokens is not None]
-    by = "tokens"
     if len(schedule.segments) == 1:
-        tokens = [1]
-    elif len(tokens) < len(schedule.segments):
+        return schedule
+    tokens = [segment.num_tokens for segment in schedule.segments if segment.num_tokens is not None]
+    by, total = "tokens", schedule.run.num_tokens
+    if len(tokens) < len(schedule.segments):
         tokens, by = lengths(schedule, "average"), "samples"
+    elif total is None:
+        total = sum(tokens)
     weights_S = np.array(tokens, dtype=np.float64)
     if not weights_S.any():
         raise ScheduleError(
@@ -61,13 +71,18 @@ def average(schedule: MixtureSchedule) -> MixtureSchedule:
         )
     mixtures_SK = np.stack([segment.mixture for segment in schedule.segments])
     mean_K = normalise(weights_S @ mixtures_SK)
-    segment = Segment(from_sample=0, mixture=mean_K, num_tokens=schedule.run.num_tokens)
+    segment = Segment(from_sample=0, mixture=mean_K, num_tokens=total)
     return noted(schedule, (segment,), {"average": {"by": by, "num_segments": len(tokens)}})
 
 
 def rename(schedule: MixtureSchedule, names: Mapping[str, str]) -> MixtureSchedule:
     """The same with other names; see `MixtureSchedule.rename`."""
-    refuse_unknown(names, schedule.domains, argument="names")
+    try:
+        refuse_unknown(names, schedule.domains, argument="names")
+    except ValueError as err:
+        raise ScheduleError(str(err)) from None
+    for old, new in names.items():
+        check_name(inside("names", old), new)
     renamed = [names.get(name, name) for name in schedule.domains]
     for old, new in zip(schedule.domains, renamed, strict=True):
         if old not in names and renamed.count(new) > 1:
@@ -106,9 +121,26 @@ def merge(
         num_samples=None if length is None else from_sample + length,
         num_tokens=None if length is None or None in tokens else sum(filter(None, tokens)),
     )
-    note = {"merge": {"from_sample": from_sample, "runs": [_of_run(first), _of_run(second)]}}
-    cards = {**second.cards, **first.cards}
-    return noted(first, segments, note, domains=domains, cards=cards, run=run)
+    note = {
+        "merge": {
+            "from_sample": from_sample,
+            "runs": [_of_run(first), _of_run(second)],
+            "num_operations": [len(_operations(first)), len(_operations(second))],
+            "other": {k: v for k, v in second.provenance.items() if k != "operations"},
+        }
+    }
+    cards = {
+        name: _filled(first.cards.get(name, DomainCard()), second.cards.get(name, DomainCard()))
+        for name in domains
+        if name in first.cards or name in second.cards
+    }
+    notes = (*_operations(second), note)
+    return noted(first, segments, *notes, domains=domains, cards=cards, run=run)
+
+
+def _filled(card: DomainCard, other: DomainCard) -> DomainCard:
+    """What a card says, and where it says nothing what the other one does."""
+    return replace(other, **{k: v for k, v in asdict(card).items() if v not in (None, "")})
 
 
 def _merged_card(schedule: MixtureSchedule, renamed: list[str], name: str) -> DomainCard | None:
@@ -176,11 +208,18 @@ def _of_run(schedule: MixtureSchedule) -> dict[str, Any]:
     return {key: value for key, value in asdict(schedule.run).items() if value is not None}
 
 
-def noted(
-    schedule: MixtureSchedule, segments: tuple[Segment, ...], note: Mapping[str, Any], **parts: Any
-) -> MixtureSchedule:
-    """The schedule with other parts, and a note of what was done."""
+def _operations(schedule: MixtureSchedule) -> list[Any]:
     earlier = schedule.provenance.get("operations", [])
-    operations = [*(earlier if isinstance(earlier, list) else []), dict(note)]
+    return earlier if isinstance(earlier, list) else []
+
+
+def noted(
+    schedule: MixtureSchedule,
+    segments: tuple[Segment, ...],
+    *notes: Mapping[str, Any],
+    **parts: Any,
+) -> MixtureSchedule:
+    """The schedule with other parts, and notes of what was done."""
+    operations = [*_operations(schedule), *notes]
     provenance = {**schedule.provenance, "operations": operations}
     return replace(schedule, segments=segments, provenance=provenance, **parts)

@@ -13,11 +13,13 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tikmix_hf.mixture.simplex import ROUNDING, SUM_TOLERANCE, normalise, read_only
 from tikmix_hf.schedule.faults import ScheduleError, fault, shown
 
 # Shape letters: K domains.
@@ -37,13 +39,14 @@ class Segment:
     """One mixture and where it starts.
 
     Raises:
-        ScheduleError: `from_sample` or `num_tokens` is no count.
+        ScheduleError: `from_sample` or `num_tokens` is no count, or the shares are no mixture.
     """
 
     from_sample: int
     """First sample (ordinal of the run) under this mixture."""
     mixture: NDArray[np.float64]
-    """(K,) shares of tokens, in the schedule's order of domains."""
+    """(K,) shares of tokens, in the schedule's order of domains; read-only. As in a file, shares
+    whose sum is 1 within 1e-6 and not within 1e-12 are divided by it."""
     update: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able record of the update that made it: step, mixer, notes, influence, cost. It tells
     what happened in the run it was made in, under that run's names and steps."""
@@ -51,9 +54,7 @@ class Segment:
     """Tokens that the run reads under it; None where that is not known."""
 
     def __post_init__(self) -> None:
-        mixture_K = np.array(self.mixture, dtype=np.float64)
-        mixture_K.flags.writeable = False
-        object.__setattr__(self, "mixture", mixture_K)
+        object.__setattr__(self, "mixture", _settled_mixture(self.mixture))
         object.__setattr__(self, "from_sample", count("from_sample", self.from_sample))
         if self.num_tokens is not None:
             object.__setattr__(self, "num_tokens", count("num_tokens", self.num_tokens))
@@ -210,8 +211,43 @@ def check_together(
 
 def finite_number(value: Any) -> bool:
     """Whether a value is a finite number and no boolean."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def keep_or_normalise(shares_K: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """(K,) shares with the bits they have if their sum is 1, else divided by it, read-only.
+
+    None stands for what is no mixture. Resuming asks for the bits; a sum that is off by more than
+    additions round is of shares that were written by hand.
+    """
+    if not (np.isfinite(shares_K).all() and (shares_K >= 0).all()):
+        return None
+    error = abs(shares_K.sum() - 1.0)
+    if error > SUM_TOLERANCE:
+        return None
+    return read_only(shares_K) if error < ROUNDING else normalise(shares_K)
+
+
+def _settled_mixture(mixture: Any) -> NDArray[np.float64]:
+    """A copy of the shares of a segment.
+
+    Raises:
+        ScheduleError: they are no mixture.
+    """
+    try:
+        shares_K = np.array(mixture, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise fault("mixture", "a list of numbers", mixture, "Pass one share per domain.") from None
+    settled_K = keep_or_normalise(shares_K) if shares_K.ndim == 1 else None
+    if settled_K is None:
+        rule = f"(K,) shares that are not negative and sum to 1 within {SUM_TOLERANCE}"
+        raise fault("mixture", rule, shares_K.tolist(), "Divide the shares by their sum.")
+    return settled_K
 
 
 def _settle(

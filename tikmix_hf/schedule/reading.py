@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from tikmix_hf.schedule.faults import ScheduleError, fault, inside, shown
 
@@ -30,11 +32,12 @@ _MAX_DIGITS = 21  # of an integer: those of -2^64
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class _Refused(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Refused:
     """Stands where the file has something that is no value, until its place is known."""
 
     rule: str
-    found: str
+    found: Any
 
 
 def read_bytes(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -161,21 +164,34 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _faults(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], _Refused]]:
-    """Places of what is no value, in order; at most as deep as the file was allowed to be."""
+    """Places of what is no value, in order; at most as deep as a file is allowed to be."""
     if isinstance(value, _Refused):
         yield place, value
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, _Refused("a finite number", value)
+    elif isinstance(value, (dict, list, tuple)) and len(place) >= MAX_DEPTH:
+        yield place, _Refused(f"within at most {MAX_DEPTH} lists and objects", value)
     elif isinstance(value, str) and not _is_text(value):
         yield place, _Refused("text without halves of surrogate pairs", value)
     elif isinstance(value, dict):
         for key, entry in value.items():
-            if not _is_text(key):
+            if not isinstance(key, str):
+                yield place, _Refused("an object whose keys are text", key)
+            elif not _is_text(key):
                 yield place, _Refused("named without halves of surrogate pairs", key)
-            if isinstance(entry, (str, dict, list, _Refused)):
+            elif _can_fail(entry):
                 yield from _faults(entry, (*place, key))
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for number, entry in enumerate(value):
-            if isinstance(entry, (str, dict, list, _Refused)):
+            if _can_fail(entry):
                 yield from _faults(entry, (*place, number))
+
+
+def _can_fail(value: Any) -> bool:
+    """Whether `_faults` has to look at a value; most are numbers, which pass quickly."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, (str, dict, list, tuple, _Refused))
 
 
 def _is_text(text: str) -> bool:

@@ -3,6 +3,10 @@
 In: a schedule, the new run's samples, or the tokens that each of them brings. Out: a schedule of
 the same mixtures for the new run. A start is the sample nearest to the same fraction of the run, or
 to the same number of tokens, in exact arithmetic; halves round up.
+
+Where rows differ in length, what a sample brings depends on the mixture. So each segment keeps its
+own tokens per sample, and a new run's `tokens_per_sample` scales them all alike: the new run's mean
+over the old one's. The segments' parts of all tokens, and with them the average, then stay.
 """
 
 from __future__ import annotations
@@ -11,14 +15,24 @@ import math
 from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, NamedTuple
 
 from tikmix_hf.schedule.faults import ScheduleError, fault
-from tikmix_hf.schedule.operations import known_length, noted
+from tikmix_hf.schedule.operations import known_length, lengths, noted
 from tikmix_hf.schedule.parts import MAX_INTEGER, Run, Segment, count, finite_number
 
 if TYPE_CHECKING:
     from tikmix_hf.schedule.schedule import MixtureSchedule
+
+
+class _Rates(NamedTuple):
+    """Tokens that a sample brings."""
+
+    by_segment: list[Fraction | None]
+    """(S,) under each mixture; None where that is not known."""
+    mean: Fraction | None
+    """Over the run; None where it is not known, or 0."""
 
 
 def rescale(
@@ -31,98 +45,135 @@ def rescale(
     """The same mixtures on another run; see `MixtureSchedule.rescale`."""
     if num_samples is not None:
         num_samples = count("num_samples", num_samples, least=1)
-    if tokens_per_sample is None:
-        tokens_per_sample = schedule.run.tokens_per_sample
-    elif not (finite_number(tokens_per_sample) and tokens_per_sample > 0):
-        raise fault("tokens_per_sample", "positive and finite", tokens_per_sample, "Mend it.")
+    per_sample = None
+    if tokens_per_sample is not None:
+        if not (finite_number(tokens_per_sample) and tokens_per_sample > 0):
+            raise fault("tokens_per_sample", "positive and finite", tokens_per_sample, "Mend it.")
+        per_sample = _exact(tokens_per_sample)
+    earlier = _rates(schedule)
     if by == "fraction":
-        exact = _by_fraction(schedule, num_samples)
+        exact, num_samples = _by_fraction(schedule, num_samples)
     elif by == "tokens":
-        exact, num_samples = _by_tokens(schedule, tokens_per_sample, num_samples)
+        exact, num_samples = _by_tokens(schedule, earlier.mean, per_sample, num_samples)
     else:
         raise fault("by", '"fraction" or "tokens"', by, "Choose one.")
     starts = [_nearest(start) for start in exact]
-    end = num_samples if num_samples is not None else max(starts) + 1
-    kept, left_out = _kept(schedule.segments, starts, end)
-    run = Run(
-        num_samples=num_samples,
-        num_tokens=_tokens(num_samples, tokens_per_sample),
-    )
+    rates = _scaled(earlier, per_sample)
+    segments, left_out = _kept(schedule.segments, starts, rates, num_samples)
+    tokens = [segment.num_tokens for segment in segments]
+    total = None if None in tokens else sum(filter(None, tokens))
     note = {
         "by": by,
         "run": {key: value for key, value in asdict(schedule.run).items() if value is not None},
         "left_out_from_samples": left_out,
     }
-    segments = _with_tokens(kept, run, tokens_per_sample)
+    run = Run(num_samples=num_samples, num_tokens=total)
     return noted(schedule, segments, {"rescale": note}, run=run)
 
 
-def _by_fraction(schedule: MixtureSchedule, num_samples: int | None) -> list[Fraction]:
+def _rates(schedule: MixtureSchedule) -> _Rates:
+    """Of each segment its own; those without tokens share what the others leave of the run's."""
+    segments, run = schedule.segments, schedule.run
+    if run.num_samples is None:
+        return _Rates([None] * len(segments), None)
+    parts = [
+        (samples, segment.num_tokens)
+        for samples, segment in zip(lengths(schedule, "rescale"), segments, strict=True)
+    ]
+    known = sum(tokens for samples, tokens in parts if samples and tokens is not None)
+    open_samples = sum(samples for samples, tokens in parts if tokens is None)
+    rest = None
+    if open_samples and run.num_tokens is not None:
+        rest = Fraction(max(run.num_tokens - known, 0), open_samples)
+    mean = None
+    if not open_samples or rest is not None:
+        mean = (known + (rest or 0) * open_samples) / Fraction(run.num_samples)
+    own = [
+        (rest if tokens is None else Fraction(tokens, samples)) if samples else mean
+        for samples, tokens in parts
+    ]
+    return _Rates(own, mean or None)
+
+
+def _scaled(earlier: _Rates, per_sample: Fraction | None) -> list[Fraction | None]:
+    """(S,) tokens that a sample of the new run brings under each mixture."""
+    if per_sample is None:
+        return earlier.by_segment
+    if earlier.mean is None:
+        return [per_sample] * len(earlier.by_segment)
+    factor = per_sample / earlier.mean
+    return [None if rate is None else rate * factor for rate in earlier.by_segment]
+
+
+def _by_fraction(schedule: MixtureSchedule, num_samples: int | None) -> tuple[list[Fraction], int]:
+    """Starts on the new run, and its length."""
     if num_samples is None:
         raise ScheduleError(
             '`num_samples` must be given with by="fraction"; got None. Pass the new run\'s length.'
         )
     factor = Fraction(num_samples, known_length(schedule, 'rescale(by="fraction")'))
-    return [segment.from_sample * factor for segment in schedule.segments]
+    return [segment.from_sample * factor for segment in schedule.segments], num_samples
 
 
 def _by_tokens(
-    schedule: MixtureSchedule, tokens_per_sample: float | None, num_samples: int | None
-) -> tuple[list[Fraction], int | None]:
+    schedule: MixtureSchedule,
+    mean: Fraction | None,
+    per_sample: Fraction | None,
+    num_samples: int | None,
+) -> tuple[list[Fraction], int]:
     """Starts on the new run, and its length: if it is not given, that of as many tokens."""
     tokens = [segment.num_tokens for segment in schedule.segments]
     known = [number for number in tokens if number is not None]
-    earlier, total = schedule.run.tokens_per_sample, schedule.run.num_tokens
-    if tokens_per_sample is None or (len(known) < len(tokens) and earlier is None):
+    if mean is not None:
+        # Every sample brings `factor` samples' tokens, whatever the mixture.
+        factor = mean / (per_sample or mean)
+        starts = [segment.from_sample * factor for segment in schedule.segments]
+        length = known_length(schedule, "rescale") * factor
+    elif per_sample is not None and len(known) == len(tokens):
+        starts = [number / per_sample for number in [0, *accumulate(known)][:-1]]
+        length = sum(known) / per_sample
+    else:
         raise ScheduleError(
             '`rescale(by="tokens")` needs the tokens of segments, or `run.num_samples` and '
             "`run.num_tokens`, which the schedule has not got, and `tokens_per_sample` of the new "
             "run. Rescale by fraction, or give them."
         )
-    if len(known) == len(tokens):
-        before, total = [0, *accumulate(known)][:-1], sum(known)
-    else:
-        assert earlier is not None
-        before = [segment.from_sample * Fraction(earlier) for segment in schedule.segments]
-    per_sample = Fraction(tokens_per_sample)
-    if num_samples is None and total is not None:
-        num_samples = max(_nearest(total / per_sample), 1)
-    return [number / per_sample for number in before], num_samples
+    if num_samples is None:
+        num_samples = max(_nearest(length), 1)
+        if num_samples > MAX_INTEGER:
+            rule = f"so large that the run has at most {MAX_INTEGER} samples"
+            raise fault("tokens_per_sample", rule, float(per_sample or 0), "Mend it.")
+    return starts, num_samples
 
 
 def _kept(
-    segments: tuple[Segment, ...], starts: list[int], end: int
-) -> tuple[list[Segment], list[int]]:
-    """Segments that have samples of their own, and where the others started before."""
+    segments: tuple[Segment, ...], starts: list[int], rates: list[Fraction | None], end: int
+) -> tuple[tuple[Segment, ...], list[int]]:
+    """Segments that have samples of their own, and where the others started before.
+
+    Tokens are rounded where a segment ends, so that their sum is the nearest to the exact one.
+    """
     kept: list[Segment] = []
     left_out: list[int] = []
-    for segment, start, stop in zip(segments, starts, [*starts[1:], end], strict=True):
-        if start < min(stop, end):
-            kept.append(replace(segment, from_sample=start))
-        else:
+    before = Fraction(0)
+    stops = [min(stop, end) for stop in (*starts[1:], end)]
+    for segment, start, stop, rate in zip(segments, starts, stops, rates, strict=True):
+        if start >= stop:
             left_out.append(segment.from_sample)
-    return kept, left_out
+            continue
+        tokens = None
+        if rate is not None:
+            until = before + (stop - start) * rate
+            tokens = _nearest(until) - _nearest(before)
+            before = until
+        is_count = tokens is not None and before <= MAX_INTEGER
+        kept.append(replace(segment, from_sample=start, num_tokens=tokens if is_count else None))
+    return tuple(kept), left_out
 
 
-def _with_tokens(
-    segments: list[Segment], run: Run, tokens_per_sample: float | None
-) -> tuple[Segment, ...]:
-    """Segments with the new run's tokens; their sum is the run's."""
-    stops = [*(segment.from_sample for segment in segments[1:]), run.num_samples]
-    with_tokens = []
-    for segment, stop in zip(segments, stops, strict=True):
-        until, before = (_tokens(s, tokens_per_sample) for s in (stop, segment.from_sample))
-        tokens = None if until is None or before is None else until - before
-        with_tokens.append(replace(segment, num_tokens=tokens))
-    return tuple(with_tokens)
-
-
-def _tokens(num_samples: int | None, tokens_per_sample: float | None) -> int | None:
-    """Tokens of the first samples of the new run."""
-    if num_samples is None or tokens_per_sample is None:
-        return None
-    tokens = _nearest(num_samples * Fraction(tokens_per_sample))
-    return tokens if tokens <= MAX_INTEGER else None
+def _exact(number: float) -> Fraction:
+    """A number of any kind, numpy's too."""
+    return Fraction(int(number) if isinstance(number, Integral) else float(number))
 
 
 def _nearest(number: Fraction) -> int:

@@ -56,6 +56,8 @@ class MixtureSchedule(Published):
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "segments", tuple(self.segments))
         check_together(self.domains, self.segments, self.cards)
 
     @classmethod
@@ -68,7 +70,7 @@ class MixtureSchedule(Published):
 
     def mixture_at(self, sample: int) -> dict[str, float]:
         """Returns the mixture in force at a sample, by name."""
-        if sample < 0:
+        if not sample >= 0:  # NaN too
             raise ValueError(f"`sample` must be 0 or more; got {sample}.")
         index = bisect_right(self.segments, sample, key=lambda segment: segment.from_sample) - 1
         return dict(zip(self.domains, self.segments[index].mixture.tolist(), strict=True))
@@ -123,7 +125,9 @@ class MixtureSchedule(Published):
     def merge(self, other: MixtureSchedule, *, from_sample: int | None = None) -> MixtureSchedule:
         """Returns this schedule up to a sample, and the other one from there on.
 
-        Domains that only one of them has get share 0 in the other's part.
+        Domains that only one of them has get share 0 in the other's part. Of a domain that both
+        have, what this one's card does not say is taken from the other's. `provenance` is this
+        one's; the note in its "operations" has the other's, whose operations come before it.
 
         Args:
             other: follows; its sample 0 is this one's `from_sample`.
@@ -167,7 +171,11 @@ class MixtureSchedule(Published):
         Args:
             num_samples: length of the new run; None, with `by="tokens"`, keeps the run's tokens.
             by: "fraction" or "tokens".
-            tokens_per_sample: of the new run; None takes the old run's.
+            tokens_per_sample: mean of the new run; None takes the old run's. Where rows differ in
+                length, a sample brings more tokens under one mixture than under another; the
+                segments' own tokens per sample are scaled alike, by the new mean over the old, so
+                that each keeps its part of all tokens. Segments without tokens share what the
+                others leave of the run's.
 
         Raises:
             ScheduleError: `by` is neither, or what is needed of the old run is not known.
@@ -179,8 +187,8 @@ class MixtureSchedule(Published):
     def average(self) -> MixtureSchedule:
         """Returns the static schedule that asks for as many tokens of each domain in all.
 
-        That is the mean of the mixtures, weighted by the segments' tokens, or, where they are not
-        known, by their samples.
+        That is the mean of the mixtures, weighted by the segments' tokens, or, where some of them
+        are not known, by their samples. A schedule of one segment is its own average.
 
         Raises:
             ScheduleError: there are several segments, and the run's length is not known.
