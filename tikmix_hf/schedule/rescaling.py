@@ -15,7 +15,6 @@ import math
 from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import accumulate
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 from tikmix_hf.schedule.faults import ScheduleError, fault
@@ -47,9 +46,9 @@ def rescale(
         num_samples = count("num_samples", num_samples, least=1)
     per_sample = None
     if tokens_per_sample is not None:
-        if not (finite_number(tokens_per_sample) and tokens_per_sample > 0):
+        if not (finite_number(tokens_per_sample) and float(tokens_per_sample) > 0):
             raise fault("tokens_per_sample", "positive and finite", tokens_per_sample, "Mend it.")
-        per_sample = _exact(tokens_per_sample)
+        per_sample = Fraction(float(tokens_per_sample))  # numpy's numbers too
     earlier = _rates(schedule)
     if by == "fraction":
         exact, num_samples = _by_fraction(schedule, num_samples)
@@ -169,11 +168,6 @@ def _kept(
         is_count = tokens is not None and before <= MAX_INTEGER
         kept.append(replace(segment, from_sample=start, num_tokens=tokens if is_count else None))
     return tuple(kept), left_out
-
-
-def _exact(number: float) -> Fraction:
-    """A number of any kind, numpy's too."""
-    return Fraction(int(number) if isinstance(number, Integral) else float(number))
 
 
 def _nearest(number: Fraction) -> int:
