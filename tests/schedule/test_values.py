@@ -51,7 +51,18 @@ def test_a_record_may_be_as_deep_as_a_file():
 
 @pytest.mark.parametrize(
     "shares",
-    [[3.0, -7.0], [float("nan"), 1.0], [0.5, 0.4], [], [[1.0]], ["a"], None, [10**400], [2, -1]],
+    [
+        [3.0, -7.0],
+        [float("nan"), 1.0],
+        [0.5, 0.4],
+        [],
+        [[1.0]],
+        ["a"],
+        None,
+        [10**400],
+        [2, -1],
+        [1e308] * 2,
+    ],
 )
 def test_shares_that_are_no_mixture_make_no_segment(shares):
     with pytest.raises(ScheduleError, match="`mixture` must be"):

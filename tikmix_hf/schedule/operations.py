@@ -121,21 +121,25 @@ def merge(
         num_samples=None if length is None else from_sample + length,
         num_tokens=None if length is None or None in tokens else sum(filter(None, tokens)),
     )
-    note = {
-        "merge": {
-            "from_sample": from_sample,
-            "runs": [_of_run(first), _of_run(second)],
-            "num_operations": [len(_operations(first)), len(_operations(second))],
-            "other": {k: v for k, v in second.provenance.items() if k != "operations"},
-        }
-    }
     cards = {
         name: _filled(first.cards.get(name, DomainCard()), second.cards.get(name, DomainCard()))
         for name in domains
         if name in first.cards or name in second.cards
     }
-    notes = (*_operations(second), note)
+    notes = (*_operations(second), _merge_note(first, second, from_sample))
     return noted(first, segments, *notes, domains=domains, cards=cards, run=run)
+
+
+def _merge_note(first: MixtureSchedule, second: MixtureSchedule, start: int) -> dict[str, Any]:
+    """What was merged; both schedules' operations lie before it, so many of each, in that order."""
+    return {
+        "merge": {
+            "from_sample": start,
+            "runs": [_of_run(first), _of_run(second)],
+            "num_operations": [len(_operations(first)), len(_operations(second))],
+            "other": {k: v for k, v in second.provenance.items() if k != "operations"},
+        }
+    }
 
 
 def _filled(card: DomainCard, other: DomainCard) -> DomainCard:

@@ -225,7 +225,8 @@ def keep_or_normalise(shares_K: NDArray[np.float64]) -> NDArray[np.float64] | No
     None stands for what is no mixture. Resuming asks for the bits; a sum that is off by more than
     additions round is of shares that were written by hand.
     """
-    if not (np.isfinite(shares_K).all() and (shares_K >= 0).all()):
+    # Bounds first: NaN is within none, and what is within them can be added up.
+    if not (shares_K.size and shares_K.min() >= 0 and shares_K.max() <= 1 + SUM_TOLERANCE):
         return None
     error = abs(shares_K.sum() - 1.0)
     if error > SUM_TOLERANCE:
