@@ -60,7 +60,7 @@ def test_a_record_may_be_as_deep_as_a_file():
         ["a"],
         None,
         [10**400],
-        [2, -1],
+        [-0.5, 0.75, 0.75],
         [1e308] * 2,
     ],
 )
