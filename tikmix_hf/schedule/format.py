@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf.mixture import as_mixture
+from tikmix_hf.schedule import update_record
 from tikmix_hf.schedule.entry import Entry
 from tikmix_hf.schedule.faults import ScheduleError, fault, inside, shown
 from tikmix_hf.schedule.parts import (
@@ -30,7 +31,6 @@ from tikmix_hf.schedule.parts import (
     Run,
     Segment,
     check_name,
-    finite_number,
     keep_or_normalise,
 )
 from tikmix_hf.schedule.reading import MAX_VALUES
@@ -218,7 +218,7 @@ def _segments(
             Segment(
                 from_sample=start,
                 mixture=_mixture(entry, domains),
-                update=_update(entry.entry("update")),
+                update=update_record.checked(entry.entry("update")),
                 num_tokens=entry.count("num_tokens"),
             )
         )
@@ -253,42 +253,6 @@ def _mixture(entry: Entry, domains: tuple[str, ...]) -> NDArray[np.float64]:
         return as_mixture(written_K, domains, argument=shares.place)
     except ValueError as err:
         raise ScheduleError(f"{entry.origin}: {err}") from None
-
-
-def _update(entry: Entry) -> dict[str, Any]:
-    """An update's record: what is known of its keys is checked, all else is kept."""
-    entry.count("step")
-    if "mixer" in entry.values and not isinstance(entry.values["mixer"], (str, dict)):
-        raise entry.fault("mixer", "text or an object, {...}")
-    if "notes" in entry.values and not all(isinstance(n, str) for n in entry.entries("notes")):
-        raise entry.fault("notes", "a list of texts")
-    for key in ("cost", "versions"):
-        entry.entry(key)
-    if "influence" in entry.values:
-        _check_influence(entry.entry("influence"))
-    return dict(entry.values)
-
-
-def _check_influence(entry: Entry) -> None:
-    """Refuses a matrix that does not fit its names."""
-    targets, domains = entry.entries("targets", least=1), entry.entries("domains", least=1)
-    for key, names in (("targets", targets), ("domains", domains)):
-        if not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-            raise entry.fault(key, "a list of distinct names")
-    for key in ("values", "stderr"):
-        if key == "stderr" and key not in entry.values:
-            continue
-        rows = entry.entries(key)
-        is_matrix = len(rows) == len(targets) and all(
-            isinstance(row, list) and len(row) == len(domains) for row in rows
-        )
-        unknown_too = key == "stderr"
-        if not is_matrix or not all(
-            finite_number(value) or (value is None and unknown_too) for row in rows for value in row
-        ):
-            kind = "numbers or null" if unknown_too else "numbers"
-            rule = f"{len(targets)} lists, one a target, of {len(domains)} {kind}, one a domain"
-            raise entry.fault(key, rule)
 
 
 def _segment_record(segment: Segment, domains: tuple[str, ...], run: Run) -> dict[str, Any]:
