@@ -192,18 +192,20 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "escapes": lambda: b'"' + b'\\"' * (MAX_BYTES // 2 - 1) + b'"',
     "escapes without end": lambda: b'"' + b'\\"' * (MAX_BYTES // 2 - 1),
     "one long number": lambda: b"1" * MAX_BYTES,
-    "domains times segments": lambda: _large_record(),
+    "domains times segments": lambda: _large_record(50_000, 50_000),
+    "domains times segments as allowed": lambda: _large_record(1_000, 9_900),
     "unknown names": lambda: _many_names(),
     "above the size": lambda: b" " * (MAX_BYTES + 1),
 }
 
 
-def _large_record() -> bytes:
-    """Few bytes that ask for arrays of 20 GB."""
+def _large_record(num_domains: int, num_segments: int) -> bytes:
+    """Few bytes that ask for large arrays: 20 GB for 50,000 domains and segments."""
     record = samples()[1]
-    record["domains"] = [{"name": str(n)} for n in range(50_000)]
+    record["domains"] = [{"name": str(n)} for n in range(num_domains)]
+    record["run"] = {}
     record["segments"] = [
-        {"from_sample": n, "mixture": {"1": 1.0}, "update": {}} for n in range(50_000)
+        {"from_sample": n, "mixture": {"1": 1.0}, "update": {}} for n in range(num_segments)
     ]
     return json.dumps(record).encode()
 
