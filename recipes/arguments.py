@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from transformers import HfArgumentParser, TrainingArguments
@@ -21,7 +21,12 @@ Topic = TypeVar("Topic")
 Arguments = tuple[ModelArguments, DataArguments, MixtureArguments, TrainingArguments]
 
 
-class _Parser(HfArgumentParser):
+class Brief(HfArgumentParser):
+    """A parser that says what is wrong in one line, and takes no typo for a key's beginning."""
+
+    def __init__(self, topics: Sequence[Any]) -> None:
+        super().__init__(topics, allow_abbrev=False)  # pyright: ignore[reportArgumentType]
+
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, without the two hundred lines of usage."""
         raise SystemExit(f"{message}. See --help.")
@@ -33,27 +38,55 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         SystemExit: with one line that names the file, the key, its value and the mend.
     """
-    argv = [part for word in argv for part in _split(word)]
-    words: list[str] = []
-    if "--config" in argv:
-        place = argv.index("--config")
-        if place + 1 == len(argv):
-            raise SystemExit("`--config` must be followed by a YAML file.")
-        try:
-            words = _as_words(recipe.read(argv[place + 1]))
-        except ValueError as err:
-            raise SystemExit(str(err)) from err
-        del argv[place : place + 2]
-    parser = _Parser(recipe.TOPICS)  # pyright: ignore[reportArgumentType]
-    *topics, rest = parser.parse_args_into_dataclasses(
-        words + argv, look_for_args_file=False, return_remaining_strings=True
-    )
-    if rest:
-        near = recipe.nearest(rest[0].lstrip("-"), "--")
-        raise SystemExit(f"Unknown argument {rest[0]!r}.{near}")
+    config, argv = split_config(argv)
+    try:
+        words = [] if config is None else _as_words(recipe.read(config))
+        *topics, rest = Brief(recipe.TOPICS).parse_args_into_dataclasses(
+            words + argv, look_for_args_file=False, return_remaining_strings=True
+        )
+    except ValueError as err:
+        raise SystemExit(in_one_line(err)) from err
+    check_known(rest, recipe.hints())
     for topic in topics[:3]:
         read_json(topic)
     return tuple(topics)  # pyright: ignore[reportReturnType]
+
+
+def split_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config FILE`, or `--config=FILE`, out of the words; None where there is none.
+
+    Raises:
+        SystemExit: no file follows.
+    """
+    words = [part for word in argv for part in _split(word)]
+    if "--config" not in words:
+        return None, words
+    place = words.index("--config")
+    if place + 1 == len(words):
+        raise SystemExit("`--config` must be followed by a YAML file.")
+    return words[place + 1], words[:place] + words[place + 2 :]
+
+
+def check_known(rest: Sequence[str], known: Collection[str]) -> None:
+    """Refuses words that no argument has taken.
+
+    Args:
+        rest: the words.
+        known: names of all arguments.
+
+    Raises:
+        SystemExit: says which argument was probably meant.
+    """
+    if rest:
+        name = rest[0].lstrip("-").split("=")[0].replace("-", "_")
+        near = recipe.nearest(name, "--", known=known)
+        raise SystemExit(f"Unknown argument {rest[0]!r}.{near}")
+
+
+def in_one_line(err: Exception) -> str:
+    """What other people's classes say of their own arguments, with a mend where we know one."""
+    said = " ".join(str(err).split())
+    return f"{said} On a CPU, give --use_cpu true --bf16 false." if "bf16" in said else said
 
 
 def read_json(topic: Topic) -> Topic:

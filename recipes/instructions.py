@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import datasets
 from datasets.exceptions import DatasetsError
+from row_forms import check_rows
 
 from tikmix_hf.installed_text import SKIPPED_FOLDERS, STDLIB_TARGET, locate, read_topics
 
@@ -61,16 +62,17 @@ class Instructions(NamedTuple):
     """What it is for."""
 
 
-def load(args: InstructionArguments, seed: int) -> Instructions:
+def load(args: InstructionArguments, seed: int, *, text_column: str = "text") -> Instructions:
     """Reads the rows that the arguments name.
 
     Args:
         args: files, or none.
         seed: draws which rows of an installation are used.
+        text_column: of rows that are plain text.
 
     Raises:
-        ValueError: a file that is not there, or whose columns are not those of the others; domains
-            without targets.
+        ValueError: a file that is not there, or whose columns TRL does not read or are not those of
+            the others; a row without text; domains without targets.
     """
     if bool(args.domain) != bool(args.target):
         raise ValueError(
@@ -78,7 +80,10 @@ def load(args: InstructionArguments, seed: int) -> Instructions:
             f"{args.domain} and {args.target}. Leave both out for the embedded domains."
         )
     if args.domain:
-        domains, targets = _from_files("domain", args.domain), _from_files("target", args.target)
+        domains, targets = (
+            _from_files(argument, words, text_column)
+            for argument, words in (("domain", args.domain), ("target", args.target))
+        )
     else:
         domains, targets = (
             {name: _rows(rows(seed), args.max_rows) for name, rows in table.items()}
@@ -95,7 +100,7 @@ def joined(domains: Mapping[str, datasets.Dataset]) -> datasets.Dataset:
     )
 
 
-def _from_files(argument: str, words: list[str]) -> dict[str, datasets.Dataset]:
+def _from_files(argument: str, words: list[str], text_column: str) -> dict[str, datasets.Dataset]:
     rows = {}
     for word in words:
         name, _, path = word.partition("=")
@@ -105,12 +110,15 @@ def _from_files(argument: str, words: list[str]) -> dict[str, datasets.Dataset]:
             )
         if name in rows:
             raise ValueError(f"`{argument}` must name each one once; got {name!r} twice.")
+        if not Path(path).stat().st_size:
+            raise ValueError(f"`{argument}` {word}: the file is empty. Leave it out.")
         try:
             rows[name] = datasets.load_dataset("json", data_files=path, split="train")
         except (DatasetsError, ValueError, OSError) as err:
             raise ValueError(
                 f"`{argument}` {word}: no JSON lines ({err.__cause__ or err})."
             ) from err
+        check_rows(f"`{argument}` {word}", rows[name], text_column)
     return rows
 
 

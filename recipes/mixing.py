@@ -6,6 +6,7 @@ line that names the argument, its value and the mend.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,10 @@ import datasets
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tikmix_hf import (
+    Domains,
     InterleavedDomainDataset,
     Measurement,
+    MixtureSchedule,
     TikMixCallback,
     recipe_methods,
     sources,
@@ -49,6 +52,44 @@ def check_one_run(args: MixtureArguments, seed: int) -> None:
         )
 
 
+def check_domains(args: MixtureArguments, domains: Domains, *, num_samples: int) -> None:
+    """Refuses a mixture of other domains, and bounds that name others or that nothing obeys.
+
+    Args:
+        args: the recipe's.
+        domains: of the run.
+        num_samples: length of the run, which a replayed schedule is cut to.
+
+    Raises:
+        ValueError: with one line that names them and the mend.
+        OSError: there is no such schedule.
+    """
+    mixture = sources.replayed(args, domains, num_samples=num_samples)
+    if isinstance(mixture, MixtureSchedule):
+        mixture.for_domains(domains.names)
+    else:
+        domains.resolve(mixture)
+    constraints = recipe_methods.mixer(args).constraints
+    if constraints is not None:
+        # Those that need the run's tokens are checked before its first step.
+        shares = dataclasses.replace(constraints, max_epochs=None, max_kl_prior=None)
+        shares.check(domains.names, in_force=domains.prior, supply=None)
+
+
+class _Callback(TikMixCallback):
+    """What it refuses before the first step is the user's to mend, and is told without a trace."""
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().on_train_begin(*args, **kwargs)
+        except ValueError as err:
+            raise SystemExit(str(err)) from err
+
+
+# Checkpoints know a callback's state by the name of its class.
+_Callback.__name__ = TikMixCallback.__name__
+
+
 def make_callback(
     args: MixtureArguments,
     dataset: InterleavedDomainDataset,
@@ -58,7 +99,7 @@ def make_callback(
     data_collator: Collator | None = None,
 ) -> TikMixCallback:
     """Makes the callback; `data_collator` is as for `make_measurement`."""
-    return TikMixCallback(
+    return _Callback(
         dataset,
         targets=targets,
         mixer=recipe_methods.mixer(args),

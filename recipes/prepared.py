@@ -8,12 +8,13 @@ collator. So whatever form of instructions TRL reads, training and measuring hav
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from instructions import DOMAIN
+from instructions import DOMAIN, Instructions
 from run_report import result
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
@@ -25,12 +26,13 @@ from tikmix_hf.sources import Sources
 from tikmix_hf.updates.heldout import Portion, in_batches
 
 
-def read_prepared(trainer: SFTTrainer, *, heldout: float) -> Sources:
+def read_prepared(trainer: SFTTrainer, text: Instructions, *, heldout: float) -> Sources:
     """Takes a trainer's rows apart again.
 
     Args:
         trainer: its rows carry the name of their domain; of each target, every second row is to be
             measured and the rest to be reported on.
+        text: what the trainer was given.
         heldout: share of each domain's rows that is kept back for measuring.
 
     Raises:
@@ -42,11 +44,13 @@ def read_prepared(trainer: SFTTrainer, *, heldout: float) -> Sources:
     assert isinstance(trainer.processing_class, PreTrainedTokenizerBase)
     names_N = np.array(prepared[DOMAIN])
     rows = {
-        name: _tokens(prepared).select(np.flatnonzero(names_N == name))
-        for name in dict.fromkeys(names_N.tolist())
+        name: _tokens(prepared).select(np.flatnonzero(names_N == name)) for name in text.domains
     }
-    domains = Domains.from_datasets(rows, heldout=heldout, seed=trainer.args.seed)
     tokens = {name: _tokens(rows) for name, rows in evals.items()}
+    for kind, parts in (("domain", rows), ("target", tokens)):
+        for name, part in parts.items():
+            _check_losses(f"`{kind}` {name}", part, trainer.args)
+    domains = Domains.from_datasets(rows, heldout=heldout, seed=trainer.args.seed)
     measured, reported = (
         {name: rows.select(range(first, len(rows), 2)) for name, rows in tokens.items()}
         for first in (0, 1)
@@ -57,6 +61,16 @@ def read_prepared(trainer: SFTTrainer, *, heldout: float) -> Sources:
         reported,
         trainer.processing_class,
     )
+
+
+def _check_losses(what: str, rows: datasets.Dataset, args: Any) -> None:
+    """Refuses a part of which fewer than two rows have a loss; TRL drops those that have none."""
+    with_loss = (row for row in rows["labels"] if any(label != IGNORED for label in row))
+    if len(list(itertools.islice(with_loss, 2))) < 2:
+        raise ValueError(
+            f"{what} must have 2 rows or more that have a token with a loss within `max_length` "
+            f"({args.max_length} tokens). Raise it, or give shorter prompts."
+        )
 
 
 def _tokens(prepared: Any) -> datasets.Dataset:

@@ -23,7 +23,7 @@ import datasets
 import run_scores
 import torch
 from arguments import parse
-from mixing import check_mixture, make_callback
+from mixing import check_domains, check_mixture, make_callback
 from rich.console import Console
 from run_report import describe, report, result
 from transformers import (
@@ -38,11 +38,9 @@ from transformers import (
 )
 
 from tikmix_hf import (
-    Domains,
     InterleavedDomainDataset,
     PackedCollator,
     last_complete_checkpoint,
-    recipe_methods,
     sources,
 )
 from tikmix_hf.recipe import MixtureArguments, ModelArguments, as_settings
@@ -59,7 +57,7 @@ def main(argv: list[str]) -> None:
         with args.main_process_first(desc="reading the domains"):
             started = time.perf_counter()
             data = sources.load(data_args, tokenizer, args.seed)
-        check_constraints(mixture_args, data.domains)
+        check_domains(mixture_args, data.domains, num_samples=length(args))
         scorers = run_scores.scorers(
             suites, data_args, data.domains, data.tokenizer, progress=not args.disable_tqdm
         )
@@ -107,17 +105,10 @@ def check(
         )
 
 
-def check_constraints(args: MixtureArguments, domains: Domains) -> None:
-    """Refuses bounds on shares that name other domains, or that nothing obeys.
-
-    Raises:
-        ValueError: with one line that names them and the mend.
-    """
-    constraints = recipe_methods.mixer(args).constraints
-    if constraints is not None:
-        # Those that need the run's tokens are checked before its first step.
-        shares = dataclasses.replace(constraints, max_epochs=None, max_kl_prior=None)
-        shares.check(domains.names, in_force=domains.prior, supply=None)
+def length(args: TrainingArguments) -> int:
+    """Samples that a run reads."""
+    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return args.max_steps * step
 
 
 def train(
@@ -129,8 +120,7 @@ def train(
     """Makes one run in `args.output_dir`; returns the model, and its losses and costs."""
     set_seed(args.seed)
     model = make_model(model_args, data.tokenizer)
-    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    num_samples = args.max_steps * step
+    num_samples = length(args)
     dataset = InterleavedDomainDataset(
         data.domains,
         sources.replayed(mixture_args, data.domains, num_samples=num_samples),

@@ -18,15 +18,15 @@ import warnings  # tikmix
 from pathlib import Path
 from typing import Any
 
-from arguments import read_json  # tikmix
-from instructions import InstructionArguments, joined, load
-from mixing import check_one_run, make_callback  # tikmix
+from instructions import InstructionArguments, Instructions, joined, load
+from mixing import check_domains, check_one_run, make_callback  # tikmix
 from prepared import judge, read_prepared  # tikmix
 from rich.console import Console  # tikmix
 from run_report import describe, report  # tikmix
 from scratch import make_model
 from transformers import set_seed
-from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config  # pyright: ignore
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config  # pyright: ignore
+from trl_arguments import parse
 
 from tikmix_hf import InterleavedDomainDataset, last_complete_checkpoint  # tikmix
 from tikmix_hf.recipe import MixtureArguments  # tikmix
@@ -37,14 +37,11 @@ def main(argv: list[str]) -> SFTTrainer:
     """Fine-tunes, then says what changed and what it cost."""
     topics: list[Any] = [InstructionArguments, SFTConfig, ModelConfig]
     topics.append(MixtureArguments)  # tikmix
-    try:
-        text_args, args, model_args, *others = TrlParser(topics).parse_args_and_config(argv)
-    except ValueError as err:
-        raise SystemExit(str(err)) from err
-    mixture_args = read_json(others[0])  # tikmix
+    text_args, args, model_args, *others = parse(topics, argv)
+    mixture_args = others[0]  # tikmix
     try:
         check_one_run(mixture_args, args.seed)  # tikmix
-        text = load(text_args, args.seed)
+        text = load(text_args, args.seed, text_column=args.dataset_text_field)
         set_seed(args.seed)
         model, tokenizer = make_model(model_args.model_name_or_path, text.domains)
     except (ValueError, OSError) as err:
@@ -58,7 +55,10 @@ def main(argv: list[str]) -> SFTTrainer:
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
-    data, dataset = mix(trainer, mixture_args, text_args.heldout)  # tikmix
+    try:  # tikmix
+        data, dataset = mix(trainer, mixture_args, text, text_args.heldout)  # tikmix
+    except (ValueError, OSError) as err:  # tikmix
+        raise SystemExit(str(err)) from err  # tikmix
     if args.resume_from_checkpoint == "auto":  # tikmix
         args.resume_from_checkpoint = last_complete_checkpoint(str(args.output_dir))  # tikmix
     outcome = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
@@ -72,13 +72,19 @@ def main(argv: list[str]) -> SFTTrainer:
 
 # tikmix: from here
 def mix(
-    trainer: SFTTrainer, mixture_args: MixtureArguments, heldout: float
+    trainer: SFTTrainer, mixture_args: MixtureArguments, text: Instructions, heldout: float
 ) -> tuple[Sources, InterleavedDomainDataset]:
-    """Has the trainer read the rows that it has prepared in the order of a mixture."""
-    args, data = trainer.args, read_prepared(trainer, heldout=heldout)
+    """Has the trainer read the rows that it has prepared in the order of a mixture.
+
+    Raises:
+        ValueError: too few rows are left, or a mixture or bounds of other domains.
+        OSError: there is no such schedule.
+    """
+    args, data = trainer.args, read_prepared(trainer, text, heldout=heldout)
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     num_rows = sum(domain.num_rows for domain in data.domains)
     num_samples = args.max_steps * step if args.max_steps > 0 else num_rows // step * step
+    check_domains(mixture_args, data.domains, num_samples=num_samples)
     dataset = InterleavedDomainDataset(
         data.domains,
         replayed(mixture_args, data.domains, num_samples=num_samples),

@@ -202,7 +202,7 @@ def test_ones_own_files_become_domains_of_their_names(tmp_path):
     web = jsonl(tmp_path / "web.jsonl")
     exam = jsonl(tmp_path / "exam.jsonl", prompt="a", completion="b")
     words = ["--domain", f"web={web}", "--domain", f"sums={exam}", "--target", f"exam={exam}"]
-    (args,) = sft.TrlParser([sft.InstructionArguments]).parse_args_into_dataclasses(words)
+    (args,) = sft.parse([sft.InstructionArguments], words)
     read = sft.load(args, seed=0)
     assert (list(read.domains), list(read.targets)) == (["web", "sums"], ["exam"])
     assert read.domains["sums"][0] == {"prompt": "a", "completion": "b"}

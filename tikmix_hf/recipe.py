@@ -14,7 +14,7 @@ import functools
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -172,20 +172,32 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: with one line that names the file, the key, its value and the mend.
     """
     path = Path(path)
+    content = read_keys(path, hints())
+    for key, value in content.items():
+        _check(path, key, value, hints()[key])
+        if isinstance(value, list) and not value:
+            raise ValueError(f"`{key}` in {path} is an empty list. Leave the key out.")
+    return content
+
+
+def read_keys(path: str | Path, known: Collection[str]) -> dict[str, Any]:
+    """Reads a YAML file of known keys; their values are not looked at.
+
+    Raises:
+        ValueError: with one line that names the file, the key and the mend.
+    """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"`--config` must be a file; {path} is none.")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ValueError(f"{path} is not YAML: {err}") from err
+        raise ValueError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold `key: value` lines; got a {type(content).__name__}.")
-    for key, value in content.items():
-        if key not in hints():
-            raise ValueError(f"{path} has an unknown key `{key}`.{nearest(str(key))}")
-        _check(path, key, value, hints()[key])
-        if isinstance(value, list) and not value:
-            raise ValueError(f"`{key}` in {path} is an empty list. Leave the key out.")
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{path} has an unknown key `{key}`.{nearest(str(key), known=known)}")
     return content
 
 
@@ -223,9 +235,15 @@ def hints() -> dict[str, Any]:
     return {name: hint for topic in TOPICS for name, hint in get_type_hints(topic).items()}
 
 
-def nearest(key: str, prefix: str = "") -> str:
-    """Says which key was probably meant; empty where none is near."""
-    near = difflib.get_close_matches(key, hints(), n=1)
+def nearest(key: str, prefix: str = "", *, known: Collection[str] | None = None) -> str:
+    """Says which key was probably meant; empty where none is near.
+
+    Args:
+        key: what was written.
+        prefix: of what is proposed.
+        known: the keys to choose from; None takes those of a recipe.
+    """
+    near = difflib.get_close_matches(key, hints() if known is None else known, n=1)
     return f" Did you mean `{prefix}{near[0]}`?" if near else ""
 
 

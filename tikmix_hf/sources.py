@@ -34,6 +34,8 @@ _READERS = {
 }
 # What the readers of `datasets` fail with; an empty file is a StopIteration there.
 _UNREADABLE = (DatasetsError, ValueError, OSError, RuntimeError, EOFError, StopIteration)
+# What the Hub's refusals are.
+_REFUSED = (FileNotFoundError, PermissionError, ConnectionError)
 _KEYS = {"path", "dataset", "config", "split", "text_column"}
 
 
@@ -127,7 +129,12 @@ def read_mixture(
             raise ValueError(f"`mixture` must be the file of a schedule; {mixture} is none.")
         return MixtureSchedule.from_pretrained(mixture, revision=revision)
     if "/" in mixture:
-        return MixtureSchedule.from_pretrained(mixture, revision=revision)
+        try:
+            return MixtureSchedule.from_pretrained(mixture, revision=revision)
+        except _REFUSED as err:
+            if Path(mixture).exists() or type(err) not in _REFUSED:
+                raise
+            raise type(err)(f"there is no folder {mixture} (from {Path.cwd()}), and {err}") from err
     return mixture
 
 
