@@ -80,11 +80,38 @@ def test_the_heat_map_holds_domains_by_targets_and_the_bars_both_mixtures():
     assert figure.get_suptitle() == "step 1,200: from sample 4,800 on, 30.0% of tokens moved"
 
 
+def test_the_colour_that_the_picture_calls_good_is_that_of_the_domain_that_helps():
+    # d1 has the larger influence: a step on it takes more off the loss.
+    heat, _ = plot_update(line([0.5, 0.5], [0.4, 0.6], influence([[1.0, 3.0]]))).axes
+    assert "blue: helps" in heat.get_title()
+    assert "red: less" in heat.get_title()
+    (image,) = heat.images
+    (red_0, _, blue_0, _), (red_1, _, blue_1, _) = image.to_rgba(np.asarray(image.get_array()))[
+        :, 0
+    ]
+    assert red_0 > blue_0
+    assert blue_1 > red_1
+
+
+def test_numbers_are_read_on_dark_cells_and_on_light_ones():
+    # Centred and scaled: 1, -0.5 and -0.5 of the largest.
+    third = [1 / 3] * 3
+    heat, _ = plot_update(line(third, third, influence([[4.0, 1.0, 1.0]]))).axes
+    inks = {text.get_position(): text.get_color() for text in heat.texts}
+    assert inks == {(0, 0): "white", (0, 1): "black", (0, 2): "black"}
+
+
+def middles(axes) -> list[float]:
+    return [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
+
+
 def test_a_mixture_that_was_kept_has_no_bars_after_it_and_a_proposal_is_called_one():
     (bars,) = plot_update(line([0.5, 0.5], [0.5, 0.5], from_sample=None)).axes
     assert bars.get_legend_handles_labels()[1] == ["before"]
+    assert middles(bars) == pytest.approx([0, 1])
     assert [label.get_text() for label in bars.get_yticklabels()] == ["d0", "d1"]
     figure = plot_update(line([0.5, 0.5], [0.2, 0.8], from_sample=None))
+    assert middles(figure.axes[0]) == pytest.approx([-0.2, 0.8, 0.2, 1.2])
     assert figure.axes[0].get_legend_handles_labels()[1] == ["before", "proposed, not in force"]
     assert figure.get_suptitle() == "step 1,200: mixture kept"
 

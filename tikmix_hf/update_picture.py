@@ -35,6 +35,8 @@ MAX_LETTERS = 30
 CELL_WIDTH, CELL_HEIGHT = 0.85, 0.3
 BARS_WIDTH, NAMES_WIDTH, MARGIN = 3.2, 2.4, 1.6
 BEFORE, AFTER = "#B0B0B0", PALETTE[0]
+# Influence is the loss that a step on the domain takes off the target's.
+COLOURS = "blue: helps the target more than the mixture does; red: less"
 
 
 def plot_update(line: Mapping[str, Any]) -> Figure:
@@ -63,7 +65,7 @@ def plot_update(line: Mapping[str, Any]) -> Figure:
         _heat_map(panels[0], values_JK[: len(targets), shown], errors_JK[: len(targets), shown])
         _name(panels[0], "x", targets)
         title = "influence less the mixture's ± error\n(each target's largest is 1"
-        panels[0].set_title(f"{title}{_of(influence)})", fontsize=8)
+        panels[0].set_title(f"{title}{_of(influence)})\n{COLOURS}", fontsize=8)
     _bars(panels[-1], before_K[shown], after_K[shown], taken=line["from_sample"] is not None)
     _name(panels[0], "y", [names[k] for k in shown])
     if len(panels) > 1:
@@ -120,10 +122,11 @@ def _heat_map(axes: Axes, values_JK: Array, errors_JK: Array) -> None:
 
 def _bars(axes: Axes, before_K: Array, after_K: Array, *, taken: bool) -> None:
     rows = np.arange(len(before_K))
-    axes.barh(rows - 0.2, before_K, height=0.38, color=BEFORE, label="before")
+    is_alone = not taken and np.array_equal(before_K, after_K)
+    axes.barh(rows - (0 if is_alone else 0.2), before_K, height=0.38, color=BEFORE, label="before")
     if taken:
         axes.barh(rows + 0.2, after_K, height=0.38, color=AFTER, label="after")
-    elif not np.array_equal(before_K, after_K):
+    elif not is_alone:
         axes.barh(
             rows + 0.2,
             after_K,

@@ -72,6 +72,25 @@ def test_a_copy_has_every_file_that_its_script_imports(place, capsys):
 
 
 @pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("sft", "accelerate launch mine/sft.py --config mine/sft.yaml"),
+        ("transfer", "accelerate launch mine/pretrain.py --config mine/transfer.yaml"),
+        (
+            "continue_pretrain",
+            "accelerate launch --config_file mine/fsdp2.yaml mine/pretrain.py "
+            "--config mine/continue_pretrain.yaml",
+        ),
+    ],
+)
+def test_a_copy_is_started_as_the_head_comment_says(place, capsys, name, command):
+    assert cli.main(["recipes", "copy", name, "mine", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["command"] == command
+    assert set(re.findall(r"mine/[\w.]+", command)) <= set(told["files"])
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["copy"], "`copy` needs the name of a recipe: "),

@@ -27,6 +27,9 @@ class Recipe(NamedTuple):
     """Its YAML's, without ending."""
     about: str
     """The first sentence of its head comment."""
+    options: str
+    """Of `accelerate launch`, before the script, as the comment gives them; most recipes have none.
+    """
     files: tuple[Path, ...]
     """The YAML, the script, what that imports from beside it, and YAMLs that the comment names."""
 
@@ -66,7 +69,10 @@ def _read(path: Path) -> Recipe | None:
     beside = {FOLDER / name for name in re.findall(r"recipes/(\w+\.yaml)", comment)} - {path}
     beside |= _neighbours(script, {script})
     sentence = re.split(r"[.:](?:\s|$)", comment)[0] + "."
-    return Recipe(path.stem, sentence, (path, script, *sorted(beside)))
+    started = rf"accelerate launch (\S.*? )??recipes/{named[1]} --config recipes/{path.name}"
+    command = next(filter(None, (re.match(started, line) for line in head)), None)
+    options = "" if command is None else command[1] or ""
+    return Recipe(path.stem, sentence, options, (path, script, *sorted(beside)))
 
 
 def _neighbours(script: Path, known: set[Path]) -> set[Path]:
@@ -117,7 +123,8 @@ def _copy(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in zip(recipe.files, targets, strict=True):
         target.write_bytes(source.read_bytes())
-    command = f"accelerate launch {targets[1]} --config {targets[0]}"
+    options_there = recipe.options.replace("recipes/", f"{folder}/")
+    command = f"accelerate launch {options_there}{targets[1]} --config {targets[0]}"
     if options.json:
         screen.document({"files": [str(path) for path in targets], "command": command})
     else:
