@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -10,7 +11,8 @@ from tiny import make_arguments
 from transformers import TrainerControl, TrainerState
 
 from tikmix_hf import live
-from tikmix_hf.reporters import Reporters
+from tikmix_hf.reporters import Reporters, _event_folder
+from tikmix_hf.trackers import TensorBoard
 
 IMAGE = "train/tikmix/update"
 
@@ -128,3 +130,53 @@ def test_an_image_that_cannot_be_drawn_is_told_once_and_numbers_come(
     show(live.LiveView(images=True), tmp_path, times=2)
     assert trackers["up"].logged == [({"train/tikmix/change": 0.25}, {}, 3)] * 2
     assert caplog.messages == ["Updates are shown without images: MemoryError: no room"]
+
+
+def test_what_failed_in_one_training_is_tried_anew_in_the_next(
+    tmp_path, trackers, monkeypatch, caplog
+):
+    pytest.importorskip("matplotlib")
+    drawn = live.plot_update
+
+    def fail(line):
+        raise MemoryError("no room")
+
+    view = live.LiveView(images=True)
+    trackers["first"] = _Records()
+    monkeypatch.setattr(live, "plot_update", fail)
+    show(view, tmp_path)
+    monkeypatch.setattr(live, "plot_update", drawn)
+    first, trackers["second"] = trackers.pop("first"), _Records()
+    show(view, tmp_path)
+    assert [list(pictures) for _, pictures, _ in first.logged] == [[]]
+    # Opened anew, and with an image again.
+    assert [list(pictures) for _, pictures, _ in trackers["second"].logged] == [[IMAGE]]
+    assert (first.closed, trackers["second"].closed) == (1, 1)
+
+
+def test_the_events_go_to_the_folder_that_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "chosen"))
+    assert _event_folder(make_arguments(tmp_path)) == tmp_path / "chosen"
+
+
+def test_the_events_go_to_the_newest_folder_and_not_to_that_of_an_earlier_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    assert _event_folder(make_arguments(tmp_path)) == tmp_path / "runs" / "tikmix"
+    for name, seconds in (("b", 1_000), ("c", 3_000), ("a", 2_000)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (seconds, seconds))
+    assert _event_folder(make_arguments(tmp_path)) == tmp_path / "runs" / "c"
+
+
+def test_what_was_shown_is_in_the_file_while_training_goes_on(tmp_path):
+    pytest.importorskip("tensorboard")
+    tracker = TensorBoard(tmp_path)
+    (path,) = tmp_path.iterdir()
+    tracker.log({"train/tikmix/change": 0.25}, {}, 3)
+    written = path.read_bytes()
+    tracker.close()
+    assert b"train/tikmix/change" in written

@@ -36,7 +36,7 @@ CELL_WIDTH, CELL_HEIGHT = 0.85, 0.3
 BARS_WIDTH, NAMES_WIDTH, MARGIN = 3.2, 2.4, 1.6
 BEFORE, AFTER = "#B0B0B0", PALETTE[0]
 # Influence is the loss that a step on the domain takes off the target's.
-COLOURS = "blue: helps the target more than the mixture does; red: less"
+COLOURS = "blue: helps more than the mixture; red: less"
 
 
 def plot_update(line: Mapping[str, Any]) -> Figure:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json_schema
 import numpy as np
 import tiny
+import torch
 
 from tikmix_hf import MixtureSchedule, TikMixCallback
+from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.schedule import DomainCard, Segment, counted, schema
+from tikmix_hf.signals import InfluenceMatrix
 from tikmix_hf.updates import publishing
 
 
@@ -47,6 +50,49 @@ def test_a_run_says_what_it_its_domains_and_its_updates_were(tmp_path):
     kept_out = publishing.measured(("a",), _NoCosts(), callback.influence, 20_000)  # type: ignore[arg-type]
     assert "influence" not in kept_out
     assert "in influence.jsonl" in kept_out["influence_left_out"]
+
+
+def test_a_step_of_several_batches_counts_all_their_samples(tmp_path):
+    dataset = tiny.make_dataset(num_samples=32)
+    callback = TikMixCallback(
+        dataset, targets=tiny.make_targets(), mixer="static", every_steps=2, num_rows=4
+    )
+    arguments = tiny.make_arguments(tmp_path, gradient_accumulation_steps=2, max_steps=4)
+    tiny.make_trainer(dataset, callback, arguments).train()
+    run = MixtureSchedule.load(tmp_path / "schedule.json").run
+    assert (run.samples_per_step, run.num_samples) == (2 * 4, 4 * 2 * 4)
+
+
+def test_an_error_that_is_not_known_is_none_in_a_schedule_that_saves_and_loads(tmp_path):
+    unknown = np.full((1, 2), np.nan)
+    influence = InfluenceMatrix(
+        values=np.array([[1.0, 2.0]]),
+        targets=("t",),
+        domains=("a", "b"),
+        domain_stderr=unknown,
+        target_stderr=unknown,
+        preconditioner="sign",
+        seconds=0.0,
+        num_tokens=1,
+        domain_losses=np.ones(2),
+        target_losses=np.ones(1),
+    )
+    update = publishing.measured(("t",), _NoCosts(), influence, 1)  # type: ignore[arg-type]
+    assert update["influence"]["stderr"] == [[None, None]]
+    mixture = np.array([0.5, 0.5])
+    segments = (
+        Segment(from_sample=0, mixture=mixture),
+        Segment(from_sample=4, mixture=mixture[::-1], update=update),
+    )
+    path = MixtureSchedule(("a", "b"), segments).save(tmp_path / "schedule.json")
+    assert MixtureSchedule.load(path).segments[1].update == update
+
+
+def test_a_parameter_of_which_a_rank_holds_a_shard_counts_whole():
+    layout = BatchLayout(num_samples=8, per_device=1, world_size=1, accumulation=1)
+    model = torch.nn.Linear(3, 2)
+    model.bias.ds_numel = 10  # as ZeRO-3 marks it  # type: ignore[attr-defined]
+    assert publishing.run_of(layout, 2, model).num_parameters == 6 + 10
 
 
 class _NoCosts:
