@@ -76,20 +76,6 @@ def check_domains(args: MixtureArguments, domains: Domains, *, num_samples: int)
         shares.check(domains.names, in_force=domains.prior, supply=None)
 
 
-class _Callback(TikMixCallback):
-    """What it refuses before the first step is the user's to mend, and is told without a trace."""
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().on_train_begin(*args, **kwargs)
-        except ValueError as err:
-            raise SystemExit(str(err)) from err
-
-
-# Checkpoints know a callback's state by the name of its class.
-_Callback.__name__ = TikMixCallback.__name__
-
-
 def make_callback(
     args: MixtureArguments,
     dataset: InterleavedDomainDataset,
@@ -99,7 +85,7 @@ def make_callback(
     data_collator: Collator | None = None,
 ) -> TikMixCallback:
     """Makes the callback; `data_collator` is as for `make_measurement`."""
-    return _Callback(
+    return TikMixCallback(
         dataset,
         targets=targets,
         mixer=recipe_methods.mixer(args),
