@@ -28,7 +28,6 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
     [
         (["--weights", "1", "2"], "`--weights` must be one number for each of 1 models; got 2"),
         (["--mixers", "tikmix_x"], "`mixer` must be an available mixer; got 'tikmix_x'. Did"),
-        (["--preconditioner", "sgn"], "got 'sgn'"),
         (
             ["--preconditioner", "sign", "--preconditioner_settings", '{"damping": 1}'],
             "settings of Sign (none); got damping",

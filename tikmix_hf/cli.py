@@ -27,7 +27,10 @@ DONE, FAILED, WRONG, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
 """Exit statuses; the last is of a reader, such as `head`, that has gone, as the shell counts it."""
 # A message of a library may quote pages.
 MAX_MESSAGE = 700
-_WRONG_INPUT = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_WRONG_INPUT = (
+    *(ValueError, FileNotFoundError, FileExistsError),
+    *(IsADirectoryError, NotADirectoryError),
+)
 _FAILURES = (OSError, ImportError, ArithmeticError, MemoryError, RuntimeError)
 
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        if options.check is not None:
+            options.check(options)
         command = import_module(f"tikmix_hf.commands.{options.module}")
         return command.run(options) or DONE
     except BrokenPipeError:

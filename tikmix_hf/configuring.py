@@ -31,4 +31,24 @@ def configure(argument: str, method: type[Any], settings: Mapping[str, Any]) -> 
     try:
         return method(**settings)
     except (TypeError, AttributeError) as err:
-        raise ValueError(f"`{argument}` has a value of the wrong type: {err}.") from err
+        wrong = [name for name in settings if _is_wrong(method, settings, name)]
+        what = "; ".join(_rule(method, name, settings[name]) for name in wrong) or str(err)
+        raise ValueError(f"`{argument}` has a value of the wrong type: {what}.") from err
+
+
+def _is_wrong(method: type[Any], settings: Mapping[str, Any], name: str) -> bool:
+    """Whether it is this setting whose type is wrong: without it no type is."""
+    try:
+        method(**{key: value for key, value in settings.items() if key != name})
+    except (TypeError, AttributeError):
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def _rule(method: type[Any], name: str, value: Any) -> str:
+    """What a setting takes, by its annotation, and what it got."""
+    kind = next(str(field.type) for field in dataclasses.fields(method) if field.name == name)
+    rule = "values by name" if kind.startswith("Mapping") else kind
+    return f"`{name}` must be {rule}; got {value!r}"

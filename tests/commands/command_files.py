@@ -49,10 +49,17 @@ def make_schedule(*webs: float, num_samples: int | None = NUM_SAMPLES) -> Mixtur
 
 
 def make_record(step: int, matrix: InfluenceMatrix | None) -> dict[str, Any]:
-    """A line of influence.jsonl, as far as commands read it."""
+    """A line of influence.jsonl."""
+    shares = {"web": 0.75, "code": 0.25}
     return {
         "step": step,
-        "mixture": {"web": 0.75, "code": 0.25},
+        "from_sample": None,
+        "mixture": shares,
+        "proposed": shares,
+        "change": 0.0,
+        "requested_tokens": shares,
+        "realised_tokens": shares,
+        "epochs": shares,
         "influence": None if matrix is None else matrix.to_dict(),
         "audit": None,
         "tokens": 40,

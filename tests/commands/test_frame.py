@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from command_files import make_files
 
 from tikmix_hf import cli
-from tikmix_hf.commands import parser, screen, show
+from tikmix_hf.commands import first_checks, parser, screen, show
+from tikmix_hf.signals import preconditioners
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "matplotlib", "lightgbm", "rich")
 
@@ -51,6 +53,8 @@ def raising(monkeypatch, error: BaseException) -> None:
         (ValueError("wrong\nvalue"), 2),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 2),
         (IsADirectoryError(21, "Is a directory", "runs"), 2),
+        (NotADirectoryError(20, "Not a directory", "x.json"), 2),
+        (FileExistsError(17, "File exists", "x.json"), 2),
         (OSError("the Hub cannot be reached"), 1),
         (PermissionError(13, "Permission denied", "x.json"), 1),
         (ImportError("needs matplotlib"), 1),
@@ -115,6 +119,10 @@ def test_a_message_of_pages_is_cut(monkeypatch, capsys):
         (["solve"], "tikmix solve: the following arguments are required: MATRIX."),
         (["solve", "m.csv", "--flor", "web=1"], "unrecognized arguments: --flor web=1."),
         (["diff", "a", "b", "--by", "token"], "invalid choice: 'token'"),
+        (
+            ["influence", "--model", "m", "--config", "c", "--preconditioner", "sgn"],
+            "choice: 'sgn'",
+        ),
         (["plot", "a", "--num_samples", "few"], "invalid int value: 'few'"),
     ],
     ids=str,
@@ -172,6 +180,43 @@ for words in json.loads(sys.argv[1]):
     )
 
 
+def test_what_words_and_names_of_files_tell_is_refused_before_anything_heavy_is_imported(place):
+    influence = ["influence", "--model", "m", "--config"]
+    refused = {
+        "`--config` must be a file; no.yaml is none.": [*influence, "no.yaml"],
+        "`--weights` must be one number for each of 1 models; got 2.": [
+            *(*influence, "constraints.yaml", "--weights", "1", "2"),
+        ],
+        "`--output` must be in a folder; matrix.csv is a file.": [
+            *(*influence, "constraints.yaml", "--output", "matrix.csv/out"),
+        ],
+        "`--batch-size` must be auto or 1 or more; got '-1'.": ["eval", "m", "--batch-size", "-1"],
+        "`--output` must be in a folder; mixture.json is a file.": [
+            *("eval", "m", "--output", "mixture.json"),
+        ],
+        "`--samples` must be a file; runs is a folder.": ["eval", "m", "--samples", "runs"],
+        "`--samples` must be where files can be written; /proc is not (": [
+            *("eval", "m", "--samples", "/proc/no/questions.jsonl"),
+        ],
+    }
+    code = f"""
+import contextlib, io, json, sys
+from tikmix_hf import cli
+for message, words in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        assert cli.main(words) == 2, words
+    assert message in told.getvalue(), told.getvalue()
+    heavy = set({HEAVY!r}) & set(sys.modules)
+    assert not heavy, (words, heavy)
+"""
+    subprocess.run([sys.executable, "-c", code, json.dumps(refused)], check=True)
+    assert not (place / "runs/scores").exists()
+
+
+def test_the_names_of_preconditioners_are_those_that_load():
+    assert first_checks.preconditioner_names() == preconditioners.available()
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -207,6 +252,13 @@ def test_a_reader_that_has_gone_is_no_error(place):
     assert process.wait() == cli.CLOSED
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("words", [["show", "runs/quickstart"], ["mixers", "--json"]], ids=" ".join)
+def test_a_closed_output_is_no_error(place, words):
+    command = shlex.join([sys.executable, "-m", "tikmix_hf.cli", *words])
+    done = subprocess.run(["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_ends_with_130_and_without_a_traceback(place):

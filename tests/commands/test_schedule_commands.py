@@ -9,7 +9,7 @@ import sys
 import pytest
 from command_files import make_files, make_record, make_schedule
 
-from tikmix_hf import MixtureSchedule, cli
+from tikmix_hf import MixtureSchedule, cli, plots
 from tikmix_hf.commands import schedules
 
 
@@ -76,8 +76,8 @@ def test_show_tells_segments_domains_and_cost(tikmix):
     (web,) = [line for line in lines if line[:1] == ["web"]]
     assert web[1:5] == ["5,000", "0.500", "0.750", "0.725"]
     assert web[-1] == "pages"
-    cost = "2 updates cost 80 tokens and 3.0 s: 2.0% of the tokens trained and 4.0% of the time."
-    assert shown.splitlines()[-1] == cost
+    cost = "2 updates cost 80 tokens and 3.0 s: 2.0% of the tokens trained, and 4.0% of the time, "
+    assert shown.splitlines()[-1] == f"{cost}until the last of them."
 
 
 def test_show_as_json_has_the_whole_schedule(tikmix, place):
@@ -99,10 +99,11 @@ def test_without_a_runs_records_the_schedules_own_tell_the_cost(tikmix, place):
     run = dataclasses.replace(schedule.run, num_tokens=1000)
     dataclasses.replace(schedule, segments=segments, run=run).save(place / "own.json")
     shown = tikmix("show", "own.json")
-    assert shown.splitlines()[-1] == "1 updates cost 50 tokens: 5.0% of the tokens trained."
+    cost = "1 change of mixture cost 50 tokens, 5.0% of those of the whole run; updates that kept "
+    assert shown.splitlines()[-1] == f"{cost}it are not on record."
     assert "doge" in shown
     shown = tikmix("show", "mixture.json")
-    assert shown.splitlines()[-1] == "0 updates; what they cost is not on record."
+    assert shown.splitlines()[-1] == "0 changes of mixture; the cost is not on record."
 
 
 def test_the_length_of_an_old_run_is_in_its_metrics(tikmix, place):
@@ -170,8 +171,15 @@ def test_plot_draws_what_a_run_measured(tikmix, place):
         (["show", "mixture.json", "--revision", "v1"], "`--revision` is of the Hub"),
         (["diff", "mixture.json", "no.json"], "no.json: No such file"),
         (["plot", "mixture.json", "-o", "x.gif"], "`--output` must end in .png, .svg, .pdf; got"),
-        (["plot", "mixture.json", "--what", "influence"], "has no update that measured anything"),
-        (["plot", "runs/other", "--what", "audit"], "has no update that audited anything"),
+        (["plot", "mixture.json", "--num_samples", "0"], "`--num_samples` must be at least 1; got"),
+        (["plot", "mixture.json", "--num_samples", "-5"], "must be at least 1; got -5"),
+        (["plot", "mixture.json", "-o", "matrix.csv/x.svg"], "matrix.csv: Not a directory."),
+        (["plot", "mixture.json", "--what", "influence"], "no update that measured influence, nei"),
+        (
+            ["plot", "mixture.json", "--what", "audit"],
+            "audited. Name the folder of a run, with its",
+        ),
+        (["plot", "runs/other", "--what", "audit"], "audited. An audit compares a measurement wit"),
         (["push", "no.json", "a/b"], "no.json: No such file"),
         (["pull", "a/b", "mixture.json"], "mixture.json is there already. Name another file, or"),
         (["pull", "a/b", "runs"], "`FILE` must be a file; runs is a folder"),
@@ -197,10 +205,99 @@ def test_without_matplotlib_plot_says_what_to_install(place, capsys, monkeypatch
     )
 
 
-def test_a_damaged_record_is_named(place, capsys):
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{nonsense", "line 1 is not JSON"),
+        ("[3]", "line 1 must be an object; got '[3]'"),
+        ('{"step": 3}', "line 1: `mixture` must be an object; got 'None'"),
+        (json.dumps({**make_record(3, None), "tokens": "many"}), "`tokens` must be a number; got"),
+        (json.dumps({**make_record(3, None), "influence": {"targets": 1}}), "line 1: "),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "runs/quickstart"],
+        ["plot", "runs/quickstart", "--what", "influence"],
+        ["plot", "runs/quickstart", "--what", "audit"],
+    ],
+    ids=" ".join,
+)
+def test_a_damaged_record_is_named_and_nothing_is_printed(place, capsys, words, line, told):
     path = place / "runs/quickstart/influence.jsonl"
-    path.write_text("{nonsense\n" + json.dumps(make_record(1, None)) + "\n")
-    assert "influence.jsonl is damaged" in refused(capsys, "show", "runs/quickstart")
+    path.write_text(f"{line}\n" + json.dumps(make_record(1, None)) + "\n")
+    assert cli.main(words) == cli.WRONG
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (said,) = printed.err.splitlines()
+    assert "runs/quickstart/influence.jsonl is damaged: line 1" in said
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"runs": {', "it breaks at line 1, character 11"),
+        ('{"runs": [1]}', "`runs` must hold results by name; got '[1]'"),
+        ('{"runs": {"a": 1}}', "`runs` must hold results by name"),
+        ('{"runs": {"a": {"num_samples": "many"}}}', "a whole number, at least 1; got 'many'"),
+        ('{"runs": {"a": {"num_samples": 0}}}', "a whole number, at least 1; got '0'"),
+        ('{"runs": {"a": {"num_samples": true}}}', "a whole number, at least 1; got 'True'"),
+        (b"\xff\xfe", "must be text in UTF-8; byte 0 is none"),
+    ],
+)
+@pytest.mark.parametrize("words", [["show"], ["plot"], ["diff", "mixture.json"]], ids=" ".join)
+def test_damaged_metrics_are_named(place, capsys, words, text, told):
+    make_schedule(0.5, num_samples=None).save(place / "runs/other/schedule.json")
+    content = text if isinstance(text, bytes) else text.encode()
+    (place / "runs/other/metrics.json").write_bytes(content)
+    said = refused(capsys, *words, "runs/other")
+    assert "runs/other/metrics.json" in said
+    assert told in said
+
+
+def test_diff_by_fraction_reads_the_length_that_plot_reads_and_names_who_has_none(
+    tikmix, place, capsys
+):
+    make_schedule(0.5, 0.75, num_samples=None).save(place / "runs/other/schedule.json")
+    words = ["diff", "runs/quickstart", "runs/other", "--by", "fraction"]
+    told = refused(capsys, *words)
+    assert "`--by fraction` needs the length of both runs, and runs/other does not say" in told
+    metrics = {"runs": {"tikmix_d": {"num_samples": 200}}}
+    (place / "runs/other/metrics.json").write_text(json.dumps(metrics))
+    # The second segment begins after a tenth of the one run, and after half of the other.
+    rows = [line.split() for line in tikmix(*words).splitlines() if "->" in line]
+    assert [row[:3] for row in rows] == [["10.0%", "50.0%", "25.0%"]]
+
+
+def with_influence(schedule: MixtureSchedule) -> MixtureSchedule:
+    """The second segment keeps what was measured at step 7."""
+    first, second = schedule.segments
+    kept = {"targets": ["arc"], "domains": ["web", "code"], "values": [[3.0, 1.0]]}
+    second = dataclasses.replace(second, update={"step": 7, "influence": kept})
+    return dataclasses.replace(schedule, segments=(first, second))
+
+
+def test_what_a_schedule_keeps_of_its_measurements_is_drawn(tikmix, place, hub, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "plot_influence", lambda records, path: drawn.append(records))
+    hub.kept["me/mix"] = with_influence(make_schedule(0.25, 0.75))
+    assert tikmix("plot", "me/mix", "--what", "influence") == "Written to influence.png\n"
+    ((record,),) = drawn
+    assert (record["step"], record["targets"]) == (7, ["arc"])
+    # Under the mixture that was in force, which is the segment's before.
+    assert record["mixture"] == {"web": 0.25, "code": 0.75}
+    assert record["values"] == [[3.0, 1.0]]
+    hub.kept["me/mix"].rename({"code": "books"}).save(place / "renamed.json")
+    tikmix("plot", "renamed.json", "--what", "influence")
+    assert drawn[-1][0]["mixture"] is None
+
+
+def test_a_matrix_of_the_first_segment_is_drawn_too(tikmix, place):
+    tikmix("solve", "matrix.csv", "--output", "solved.json")
+    tikmix("plot", "solved.json", "--what", "influence")
+    assert (place / "influence.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_of_other_schedules_suggests_one(place, capsys):
@@ -238,3 +335,19 @@ def test_what_is_not_here_is_looked_up_on_the_hub(tikmix, hub, place, capsys):
     hub.failure = OSError("nobody answers")
     told = refused(capsys, "show", "runs/quickstrat", status=cli.FAILED)
     assert "no file or folder runs/quickstrat here, and on the Hub: nobody answers" in told
+
+
+def test_what_the_hub_has_not_got_is_a_failure_in_every_command(hub, place, capsys, monkeypatch):
+    hub.failure = FileNotFoundError("the Hub has no user/mix")
+
+    def push_to_hub(self, repo_id, **given):
+        raise hub.failure
+
+    monkeypatch.setattr(MixtureSchedule, "push_to_hub", push_to_hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for words in (["show"], ["plot"], ["pull"], ["diff", "mixture.json"], ["push", "mixture.json"]):
+        told = refused(capsys, *words, "user/mix", status=cli.FAILED)
+        assert "the Hub has no user/mix" in told
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = refused(capsys, "push", "mixture.json", "user/mix", status=cli.FAILED)
+    assert "nothing was pushed to user/mix: HF_HUB_OFFLINE is set" in told

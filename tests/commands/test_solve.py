@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from command_files import DOMAINS, TARGETS, make_files, make_matrix, make_record
 
 from tikmix_hf import Constraints, MixtureSchedule, cli, mixers
 from tikmix_hf.commands import measured
+from tikmix_hf.commands import solve as solve_command
 from tikmix_hf.commands.binding import Binding, binding
 
 VALUES_JK = np.array([[3.0, 1.0], [2.0, 1.5]])
@@ -161,6 +164,55 @@ def test_the_prior_is_where_max_kl_prior_counts_from(solve, place):
     assert far["binding"][0]["constraint"] == "max_kl_prior"
 
 
+@pytest.mark.parametrize(
+    ("words", "origin"),
+    [
+        (["matrix.csv"], "uniform, for none was given"),
+        (["matrix.csv", "--current", "uniform"], "as given"),
+        (["runs/dry"], "in force when it was measured"),
+    ],
+    ids=str,
+)
+def test_what_came_before_says_where_it_comes_from(solve, words, origin):
+    assert solve(*words)["before_origin"] == origin
+
+
+class Halfway(NamedTuple):
+    """A mixer that answers the mean of where it started and the mixture in force."""
+
+    constraints: Constraints | None = None
+    requires = frozenset({"influence"})
+
+    def init(self, mixture):
+        return mixture
+
+    def step(self, state, signals):
+        return mixers.MixerUpdate((state + signals.mixture) / 2, state)
+
+    def describe(self):
+        return {}
+
+
+def test_mixers_start_from_the_prior_and_move_from_the_current_mixture(solve, monkeypatch):
+    monkeypatch.setattr(solve_command, "_mixer", lambda options, constraints: Halfway())
+    found = solve("matrix.csv", "--prior", "web=0.2", "code=0.8", "--current", "uniform")
+    assert found["mixture"] == pytest.approx({"web": 0.35, "code": 0.65})
+    assert found["before"] == {"web": 0.5, "code": 0.5}
+    found = solve("matrix.csv", "--current", "web=0.7", "code=0.3")  # the prior too
+    assert found["mixture"] == pytest.approx({"web": 0.7, "code": 0.3})
+
+
+def test_what_the_mixer_asked_for_stays_on_record_where_the_guard_takes_less(solve, place):
+    rounds_RJK = np.array([[[4.0, 0.0], [3.0, 0.0]], [[1.0, 0.5], [0.5, 1.0]]])
+    matrix = make_matrix()
+    matrix = dataclasses.replace(matrix, rounds=rounds_RJK, values=rounds_RJK.mean(axis=0))
+    matrix.save(place / "noisy.json")
+    plain = solve("noisy.json")
+    guarded = solve("noisy.json", "--noise_guard", "1")
+    assert guarded["unguarded"] == plain["mixture"] == plain["unguarded"]
+    assert guarded["before"]["web"] < guarded["mixture"]["web"] < guarded["unguarded"]["web"]
+
+
 def test_the_noise_guard_is_asked_for(solve):
     plain = solve("runs/dry")
     guarded = solve("runs/dry", "--noise_guard", "1000")
@@ -232,14 +284,27 @@ def test_what_is_wrong_is_said_in_a_line(place, capsys, words, told):
         ("c.yaml", "caps: {code: [1}", "`--constraints` must be YAML; c.yaml is not"),
         ("c.yaml", "", "`--constraints` must be values by name; got nothing"),
         ("c.yaml", "cap: {code: 1}", "must be settings of Constraints (floors, caps"),
-        ("c.yaml", "caps: 0.3", "has a value of the wrong type"),
+        ("c.yaml", "caps: 0.3", "wrong type: `caps` must be values by name; got 0.3."),
+        (
+            "c.yaml",
+            "{floors: [1, 2], caps: {web: 1}}",
+            "`floors` must be values by name; got [1, 2].",
+        ),
+        ("c.yaml", b"\xff\xfe\x00", "c.yaml must be text in UTF-8; byte 0 is none"),
+        ("c.json", b"\xff", "c.json must be text in UTF-8"),
         ("c.yaml", "max_epochs: 2", "`max_epochs` counts the run's tokens"),
         ("c.json", "{", "it breaks at line 1"),
     ],
 )
 def test_a_wrong_file_of_constraints_is_named(place, capsys, name, text, told):
-    (place / name).write_text(text)
+    (place / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert told in refused(capsys, "matrix.csv", "--constraints", name)
+
+
+def test_a_bound_beside_a_file_of_wrong_bounds_is_no_fault_of_the_bound(place, capsys):
+    (place / "c.yaml").write_text("floors: [1, 2]")
+    told = refused(capsys, "matrix.csv", "--constraints", "c.yaml", "--floor", "web=0.1")
+    assert "`floors` of --constraints must be shares by name; got [1, 2]." in told
 
 
 @pytest.mark.parametrize(
@@ -259,12 +324,28 @@ def test_a_wrong_file_of_constraints_is_named(place, capsys, name, text, told):
         ("m.json", "{}", "must hold influence by target and domain"),
         ("m.json", '{"format": "tikmix-hf influence", "version": 99}', "version 99"),
         ("m.jsonl", '{"step": 1}\n', "is damaged, or none"),
+        ("m.jsonl", "{\n", "m.jsonl is damaged: line 1 is not JSON"),
+        ("m.jsonl", b"\xff\n", "m.jsonl must be text in UTF-8"),
+        ("m.json", b"\xff", "m.json must be text in UTF-8; byte 0"),
+        ("m.csv", b"target,web\narc,\xff\n", "m.csv must be text in UTF-8; byte 15"),
         ("m.jsonl", '{"step": 1, "influence": null}\n', "no update of m.jsonl has any"),
     ],
 )
 def test_a_wrong_matrix_is_named(place, capsys, name, text, told):
-    (place / name).write_text(text)
+    (place / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert told in refused(capsys, name)
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("runs", "runs: Is a directory."),
+        ("/proc/a.json", "/proc/a.json: No such file or directory."),
+        ("matrix.csv/a.json", "matrix.csv: Not a directory."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named_as_given(place, capsys, output, told):
+    assert refused(capsys, "matrix.csv", "--output", output) == f"tikmix solve: {told}"
 
 
 def test_yaml_without_pyyaml_says_what_to_install(place, capsys, monkeypatch):

@@ -86,7 +86,11 @@ def test_a_result_says_what_was_scored_how_and_on_what(call, tmp_path, checkpoin
     assert "lm_eval" in found["versions"]
     page = (tmp_path / "last_made_up_seed3.md").read_text()
     assert "| arc_easy | acc_norm |" in page
-    assert found["model"]["weights_sha256"][:16] in page
+    assert f"weights {found['model']['weights_sha256'][:16]}, trained with seed 3. " in page
+    assert "`, 1 rank, " in page
+    assert call() == 0
+    page = (tmp_path / "last_made_up.md").read_text()
+    assert f"weights {found['model']['weights_sha256'][:16]}. " in page
 
 
 def test_each_question_is_a_line_whose_mean_is_the_score(call, tmp_path):
@@ -235,8 +239,34 @@ def test_a_full_disk_loses_no_earlier_result(call, tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(files.os, "replace", full)
     assert call() == cli.FAILED
-    assert "tikmix eval: [Errno 28] No space left" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told == f"tikmix eval: {tmp_path / 'last_made_up.json'}: No space left on device.\n"
     assert (tmp_path / "last_made_up.json").read_bytes() == before
+
+
+def test_questions_that_cannot_be_written_cost_no_scores(call, tmp_path, capsys, monkeypatch):
+    replace, path = os.replace, tmp_path / "questions.jsonl"
+
+    def full(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    assert call("--samples", str(path)) == cli.FAILED
+    assert f"{path}: No space left on device." in capsys.readouterr().err
+    found = result(tmp_path)
+    assert found["tasks"]["piqa"]["num_questions"] == 7
+    assert found["samples"] is None
+    assert "| piqa |" in (tmp_path / "last_made_up.md").read_text()
+
+
+@pytest.mark.parametrize("option", ["--output", "--samples"])
+def test_what_cannot_be_written_is_refused_before_the_model_is_read(call, tmp_path, capsys, option):
+    (tmp_path / "taken").touch()
+    assert call(option, str(tmp_path / "taken" / "x"), model=tmp_path / "nowhere") == cli.WRONG
+    told = capsys.readouterr().err
+    assert told == f"tikmix eval: `{option}` must be in a folder; {tmp_path / 'taken'} is a file.\n"
 
 
 def test_averages_are_of_all_tasks_and_of_each_group():

@@ -7,9 +7,11 @@ differ their distance and the shares that moved most.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from tikmix_hf.commands import schedules, screen
-from tikmix_hf.schedule import Interval, ScheduleDiff
+from tikmix_hf.commands.schedules import Found
+from tikmix_hf.schedule import Interval, MixtureSchedule, ScheduleDiff
 
 _MOVES = 4
 
@@ -25,12 +27,26 @@ def run(options: argparse.Namespace) -> int:
         OSError: as `schedules.find`.
     """
     before, after = (schedules.find(word) for word in (options.before, options.after))
-    difference = before.schedule.diff(after.schedule, by=options.by)
+    one, other = (_with_length(found, options.by) for found in (before, after))
+    difference = one.diff(other, by=options.by)
     if options.json:
         screen.document(difference.to_dict())
     else:
         _show(difference)
     return int(options.exit_code and not difference.is_same)
+
+
+def _with_length(found: Found, by: str) -> MixtureSchedule:
+    """The schedule with the length of its run, which its folder may know."""
+    length = found.num_samples()
+    if length is None and by == "fraction":
+        raise ValueError(
+            f"`--by fraction` needs the length of both runs, and {found.origin} does not say how "
+            "long its run is. Compare by sample, or name the run's folder, with its "
+            f"{schedules.METRICS}."
+        )
+    run = dataclasses.replace(found.schedule.run, num_samples=length)
+    return dataclasses.replace(found.schedule, run=run)
 
 
 def _show(difference: ScheduleDiff) -> None:

@@ -12,7 +12,6 @@ trains: otherwise the least trained checkpoint would outweigh the others whateve
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,25 +143,6 @@ def aggregate(
         target_stderr=total([unit.target_stderr for unit in units]),
         rounds=total(rounds) if len(rounds) == len(units) else None,
     )
-
-
-def check_weights(weights: Sequence[float], num_models: int) -> None:
-    """Refuses weights that are not one of each model, finite, not negative, not all zero.
-
-    Raises:
-        ValueError: says which.
-    """
-    if len(weights) != num_models:
-        raise ValueError(
-            f"`--weights` must be one number for each of {num_models} models; got {len(weights)}."
-        )
-    fine = all(0 <= weight < math.inf for weight in weights)
-    if not (fine and any(weights)):
-        shown = " ".join(f"{weight:g}" for weight in weights)
-        raise ValueError(
-            f"`--weights` must be finite, not negative and not all zero; got {shown}. Only their "
-            "proportions count."
-        )
 
 
 def _unit_rows(matrix: InfluenceMatrix, mixture_K: NDArray[Any]) -> InfluenceMatrix:

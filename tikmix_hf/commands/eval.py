@@ -22,7 +22,7 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tikmix_hf import distributed, files
-from tikmix_hf.commands import eval_identity, screen
+from tikmix_hf.commands import eval_identity, first_checks, screen
 from tikmix_hf.harness import Harness, Suite, SuiteScores
 from tikmix_hf.harness.answers import bits_per_byte
 from tikmix_hf.harness.questions import FEWSHOT_SEED
@@ -33,7 +33,7 @@ ALL = "all"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores and writes.
+    """Scores and writes; `first_checks.scoring` went before.
 
     Returns:
         1 if a task failed, which stderr names; the others' scores are written. Else 0.
@@ -68,16 +68,11 @@ def _harness(args: argparse.Namespace) -> Harness:
             f"`--suite` must be of benchmarks; {', '.join(made)} of {suite.name!r} are made of a "
             "run's own held-out text. Ask them in a recipe (`eval_suites`) or with EvalCallback."
         )
-    batch_size = args.batch_size
-    if batch_size != "auto":
-        if not batch_size.isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"`--batch-size` must be auto or 1 or more; got {batch_size!r}.")
-        batch_size = int(batch_size)
     return Harness(
         suite if args.tasks is None else suite.only(args.tasks),
         data_dir=args.data_dir,
         limit=args.limit,
-        batch_size=batch_size,
+        batch_size=first_checks.batch_size(args.batch_size),
         keep_samples=args.samples is not None,
     )
 
@@ -174,49 +169,59 @@ def averages(suite: Suite, scores: SuiteScores) -> dict[str, float | None]:
 def _write(
     args: argparse.Namespace, place: Path, settings: Mapping[str, Any], scores: SuiteScores
 ) -> None:
-    """Each file at once or not at all; the questions first, since the result points to them."""
-    if args.samples is not None:
-        lines = [json.dumps(files.finite(line)) for line in _questions(scores)]
-        _write_lines(args.samples, "".join(f"{line}\n" for line in lines))
+    """Each file at once or not at all; the scores first, which took longest to get."""
     means = averages(_harness(args).suite, scores)
     origin = provenance((*PACKAGES, "lm_eval"))
     record = {**settings, **scores.to_dict(), "averages": means, **origin}
-    record["samples"] = _samples_place(args)
+    record = files.finite({**record, "samples": _samples_place(args)})
+    path, page = place.with_name(f"{place.name}.json"), _page(settings, scores, means, origin)
+    files.write_json(path, record)
+    files.write_text(place.with_name(f"{place.name}.md"), "\n".join(page))
+    if args.samples is not None:
+        try:
+            _write_samples(args.samples, scores)
+        except OSError:
+            files.write_json(path, {**record, "samples": None})
+            raise
+    if args.json:
+        screen.document(json.loads(path.read_text("utf-8")))
+    else:
+        screen.say(*page)
+
+
+def _page(
+    settings: Mapping[str, Any],
+    scores: SuiteScores,
+    means: Mapping[str, float | None],
+    origin: Mapping[str, Any],
+) -> list[str]:
+    """The result as lines of Markdown."""
     versions = ", ".join(f"{package} {number}" for package, number in origin["versions"].items())
     named = [f"{name} {'none' if mean is None else f'{mean:.4f}'}" for name, mean in means.items()]
-    page = [
+    seed = "" if settings["seed"] is None else f", trained with seed {settings['seed']}"
+    num_ranks = settings["num_ranks"]
+    return [
         f"# {settings['name']} on the suite {scores.suite}",
         "",
         scores.to_markdown(),
         f"Average of the tasks' own metrics: {', '.join(named)}.",
         "",
-        f"Checkpoint `{args.checkpoint}`, weights {settings['model']['weights_sha256'][:16]}, "
-        f"trained with seed {args.seed}. Value ± standard error over questions.",
+        f"Checkpoint `{settings['checkpoint']}`, weights "
+        f"{settings['model']['weights_sha256'][:16]}{seed}. Value ± standard error over questions.",
         "",
-        f"`{origin['command']}`, {settings['num_ranks']} ranks, {origin['date']}; "
+        f"`{origin['command']}`, {num_ranks} rank{'s' if num_ranks > 1 else ''}, {origin['date']}; "
         f"{origin['hardware']}, {settings['accelerator'] or 'no GPU'}; {versions}.",
         "",
     ]
-    files.write_json(place.with_name(f"{place.name}.json"), files.finite(record))
-    files.write_text(place.with_name(f"{place.name}.md"), "\n".join(page))
-    if args.json:
-        screen.document(json.loads(place.with_name(f"{place.name}.json").read_text("utf-8")))
+
+
+def _write_samples(path: Path, scores: SuiteScores) -> None:
+    """A line of JSON for each question; gzipped where the name says so."""
+    text = "".join(f"{json.dumps(files.finite(line))}\n" for line in _questions(scores))
+    if path.suffix == ".gz":
+        files.write_bytes(path, gzip.compress(text.encode(), mtime=0))
     else:
-        screen.say(*page)
-
-
-def _write_lines(path: Path, text: str) -> None:
-    """All at once or not at all; gzipped where the name says so."""
-    if path.suffix != ".gz":
         files.write_text(path, text)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _questions(scores: SuiteScores) -> Iterator[dict[str, Any]]:

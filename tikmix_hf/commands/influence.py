@@ -58,15 +58,13 @@ class _Settings(NamedTuple):
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures, proposes, saves and prints.
+    """Measures, proposes, saves and prints; `first_checks.influence` went before.
 
     Raises:
         ValueError: whatever is wrong with options, recipe, text or models.
         OSError: a model is not there.
         FloatingPointError: as `GroupInfluence.measure`.
     """
-    if options.weights is not None:
-        dry_run.check_weights(options.weights, len(options.model))
     with _bars(not options.quiet):
         _run(options, _settings(options), _device(options.device))
 
@@ -132,9 +130,6 @@ def _settings(options: argparse.Namespace) -> _Settings:
     check_selection(arguments.parameters)
     if options.dtype not in pretrained.DTYPES:
         raise ValueError(f"`--dtype` must be one of {pretrained.DTYPES}; got {options.dtype!r}.")
-    folder = Path(options.output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`--output` must be a folder; {folder} is a file.")
     for name in options.model:
         pretrained.locate(name)
     mixture = sources.read_mixture(arguments.mixture, revision=arguments.mixture_revision)
@@ -153,7 +148,7 @@ def _settings(options: argparse.Namespace) -> _Settings:
             seed=read.seed,
             progress=not options.quiet,
         ),
-        folder=folder,
+        folder=Path(options.output),
     )
 
 

@@ -8,7 +8,7 @@ target and a column for each domain. Out: a `Measured`.
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tikmix_hf.commands.words import read_json
-from tikmix_hf.files import read_records
+from tikmix_hf.files import read_records, read_text
 from tikmix_hf.signals.matrix import FORMAT, InfluenceMatrix
 
 # Shape letters: J targets, K domains.
@@ -58,7 +58,7 @@ def read(path: str | Path) -> Measured:
         return _of_records(path)
     if path.suffix in (".csv", ".tsv"):
         return _of_rows(path)
-    content = read_json("MATRIX", path.read_text("utf-8"), origin=f"{path}: ")
+    content = read_json("MATRIX", read_text(path), origin=f"{path}: ")
     if content.get("format") == FORMAT:
         return _of_matrix(InfluenceMatrix.load(path), None, str(path))
     return _of_json(content, str(path))
@@ -68,9 +68,9 @@ def _of_folder(folder: Path) -> Measured:
     if (folder / DRY_RUN).is_file():
         mixture = None
         if (folder / MIXTURES).is_file():
-            mixture = read_json(
-                MIXTURES, (folder / MIXTURES).read_text("utf-8"), origin=f"{folder}: "
-            ).get("mixture")
+            mixture = read_json(MIXTURES, read_text(folder / MIXTURES), origin=f"{folder}: ").get(
+                "mixture"
+            )
         return _of_matrix(InfluenceMatrix.load(folder / DRY_RUN), mixture, str(folder / DRY_RUN))
     if (folder / RECORDS).is_file():
         return _of_records(folder / RECORDS)
@@ -88,7 +88,7 @@ def _of_records(path: Path) -> Measured:
         return _of_matrix(matrix, last["mixture"], f"{path}, step {last['step']}")
     except IndexError as err:
         raise ValueError(f"`MATRIX` must hold influence; no update of {path} has any.") from err
-    except (KeyError, TypeError, json.JSONDecodeError) as err:
+    except (KeyError, TypeError) as err:
         raise ValueError(
             f"`MATRIX` must be a run's {RECORDS}; {path} is damaged, or none: {err}."
         ) from err
@@ -102,9 +102,12 @@ def _of_matrix(
 
 def _of_rows(path: Path) -> Measured:
     """A heading of domains, then lines of a target and its numbers."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        lines = [line for line in csv.reader(file, delimiter=delimiter) if any(line)]
+    text = io.StringIO(read_text(path, encoding="utf-8-sig"), newline="")
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    try:
+        lines = [line for line in csv.reader(text, delimiter=delimiter) if any(line)]
+    except csv.Error as err:
+        raise ValueError(f"{path} must be a table of text; it is none ({err}).") from err
     if len(lines) < 2 or len(lines[0]) < 2:
         raise ValueError(
             f"{path} must have a heading such as `target,web,code` and a line such as "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tikmix_hf.commands import first_checks
 from tikmix_hf.commands.options import Command, paragraph
 
 MIXTURE_FORMS = (
@@ -44,7 +45,12 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     add("--num_rounds", type=int, metavar="N", help="rounds that they are measured in [4]")
     add("--batch_size", type=int, metavar="N", help="rows in a batch, at most")
     add("--seed", type=int, metavar="N", help="of the held-out split, and of the rows measured")
-    add("--preconditioner", metavar="NAME", help="stand-in for the inverse Hessian [kfac]")
+    add(
+        "--preconditioner",
+        choices=(first_checks.AUTO, *first_checks.preconditioner_names()),
+        metavar="NAME",
+        help="stand-in for the inverse Hessian: %(choices)s [kfac]",
+    )
     add("--preconditioner_settings", metavar="JSON", help="such as '{\"damping\": 0.2}'")
     add(
         "--noise_guard",
@@ -156,6 +162,7 @@ COMMANDS = (
         ),
         add_options=_influence,
         module="influence",
+        check=first_checks.influence,
     ),
     Command(
         name="solve",
@@ -192,5 +199,6 @@ COMMANDS = (
         examples=("tikmix eval runs/quickstart/model --suite quick --data-dir benchmarks",),
         add_options=_eval,
         module="eval",
+        check=first_checks.scoring,
     ),
 )

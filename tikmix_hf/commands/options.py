@@ -24,6 +24,8 @@ class Command(NamedTuple):
     module: str
     """Of `tikmix_hf.commands`, whose `run(options)` runs it; "" for one that has commands itself.
     It is imported when the command runs."""
+    check: Callable[[argparse.Namespace], None] | None = None
+    """What looks at the options before that; None where the module is imported in no time."""
 
 
 def paragraph(text: str) -> str:

@@ -83,7 +83,7 @@ def add(commands: Any, command: Command) -> None:
     )
     command.add_options(parser)
     if command.module:
-        parser.set_defaults(module=command.module)
+        parser.set_defaults(module=command.module, check=command.check)
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.add_argument(
             "--traceback", action="store_true", help="tell where an error came from"

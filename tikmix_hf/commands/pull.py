@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tikmix_hf.commands import screen
+from tikmix_hf.commands import schedules, screen
 from tikmix_hf.schedule import MixtureSchedule
 
 
@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"`FILE` must be a file; {path} is a folder.")
     if path.exists() and not options.force:
         raise ValueError(f"{path} is there already. Name another file, or overwrite it (--force).")
-    schedule = MixtureSchedule.from_pretrained(options.repo, revision=options.revision)
+    with schedules.on_hub():
+        schedule = MixtureSchedule.from_pretrained(options.repo, revision=options.revision)
     schedule.save(path)
     if options.json:
         screen.document({"repo": options.repo, "file": str(path)})

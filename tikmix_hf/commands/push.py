@@ -6,6 +6,10 @@ In: the parsed options. Out: a repository with the schedule and its card, and it
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import constants
 
 from tikmix_hf.commands import schedules, screen
 
@@ -24,8 +28,23 @@ def run(options: argparse.Namespace) -> None:
         for name in ("private", "revision", "license")
         if (value := getattr(options, name)) is not None
     }
-    address = str(found.schedule.push_to_hub(options.repo, **given))
+    with schedules.on_hub(), _offline(options.repo):
+        address = str(found.schedule.push_to_hub(options.repo, **given))
     if options.json:
         screen.document({"repo": options.repo, "url": address})
     else:
         screen.say(f"Published: {address}")
+
+
+@contextmanager
+def _offline(repo: str) -> Iterator[None]:
+    """Says of a push where the Hub may not be asked that nothing of the cache would help it."""
+    try:
+        yield
+    except FileNotFoundError as err:
+        if not constants.is_offline_mode():
+            raise
+        raise OSError(
+            f"nothing was pushed to {repo}: HF_HUB_OFFLINE is set, so the Hub may not be asked. "
+            "Unset it."
+        ) from err

@@ -33,15 +33,14 @@ def _plot(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         "-o",
-        default="mixture.png",
         metavar="FILE",
-        help="picture to write; .png, .svg or .pdf say as what [%(default)s]",
+        help="picture to write; .png, .svg or .pdf say as what [mixture.png, or as --what says]",
     )
     add(
         "--what",
         choices=("mixture", "influence", "audit"),
         default="mixture",
-        help="shares over the run; or, of a run's folder, what was measured, or predicted against "
+        help="shares over the run; what updates measured; or, of a run's folder, predicted against "
         "realised gains [%(default)s]",
     )
     add(

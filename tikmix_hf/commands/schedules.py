@@ -6,13 +6,16 @@ folder says of updates.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tikmix_hf.files import read_records
+from tikmix_hf.commands.words import read_json
+from tikmix_hf.files import read_records, read_text
+from tikmix_hf.report import records
+from tikmix_hf.report.records import Update
 from tikmix_hf.schedule import MixtureSchedule
 
 # As runs and as repositories of the Hub name it.
@@ -30,28 +33,49 @@ class Found(NamedTuple):
     folder: Path | None
     """Of the run; None where there is only the schedule."""
 
-    def updates(self) -> Sequence[dict[str, Any]]:
-        """The records of the run's updates; none where nobody kept any.
+    def updates(self) -> Sequence[Update]:
+        """The run's updates; none where nobody kept any.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged; names it and the line.
         """
         path = None if self.folder is None else self.folder / RECORDS
         if path is None or not path.is_file():
             return ()
-        try:
-            return read_records(path)
-        except json.JSONDecodeError as err:
-            raise ValueError(f"{path} is damaged: {err}.") from err
+        return [_update(path, i, record) for i, record in enumerate(read_records(path), 1)]
 
     def num_samples(self) -> int | None:
-        """Length of the run; None where nobody says."""
+        """Length of the run; None where nobody says.
+
+        Raises:
+            ValueError: the run's metrics are damaged; names the file.
+        """
         known = self.schedule.run.num_samples
         if known is not None or self.folder is None or not (self.folder / METRICS).is_file():
             return known
-        runs = json.loads((self.folder / METRICS).read_text("utf-8")).get("runs") or {}
-        first = next(iter(runs.values()), {})
-        return first.get("num_samples")
+        return _length(self.folder / METRICS)
+
+
+def _update(path: Path, number: int, record: Any) -> Update:
+    try:
+        return records.update(record)
+    except (ValueError, TypeError) as err:
+        raise ValueError(f"{path} is damaged: line {number}: {err}.") from err
+
+
+def _length(path: Path) -> int | None:
+    """Samples of the first run in a file of metrics."""
+    content = read_json(METRICS, read_text(path), origin=f"{path}: ")
+    runs = content.get("runs") or {}
+    first = next(iter(runs.values()), {}) if isinstance(runs, dict) else None
+    if not isinstance(first, dict):
+        raise ValueError(f"{path}: `runs` must hold results by name; got {str(runs)[:40]!r}.")
+    length = first.get("num_samples")
+    if length is not None and (type(length) is not int or length < 1):
+        raise ValueError(
+            f"{path}: `num_samples` must be a whole number, at least 1; got {str(length)[:40]!r}."
+        )
+    return length
 
 
 def find(word: str, *, revision: str | None = None) -> Found:
@@ -96,3 +120,16 @@ def _from_hub(repo: str, revision: str | None) -> MixtureSchedule:
         return MixtureSchedule.from_pretrained(repo, revision=revision)
     except OSError as err:
         raise OSError(f"there is no file or folder {repo} here, and on the Hub: {err}") from err
+
+
+@contextmanager
+def on_hub() -> Iterator[None]:
+    """Tells what the Hub has not got, which is a failure, from a file that is not here.
+
+    Raises:
+        OSError: instead of FileNotFoundError, which is one too.
+    """
+    try:
+        yield
+    except FileNotFoundError as err:
+        raise OSError(str(err)) from err

@@ -39,6 +39,8 @@ def table(
 
 def say(*lines: str) -> None:
     """Prints lines of text; what the output's encoding has not got becomes a question mark."""
+    if sys.stdout is None:  # closed: nobody listens
+        return
     encoding = sys.stdout.encoding or "utf-8"
     for line in lines:
         print(line.encode(encoding, "replace").decode(encoding))
@@ -99,7 +101,7 @@ def _print_rich(
     title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str]
 ) -> bool:
     """Prints with rich; False, and nothing printed, where it is not wanted or not there."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return False
     try:
         from rich.console import Console

@@ -30,31 +30,34 @@ def run(options: argparse.Namespace) -> None:
         OSError: as `schedules.find`.
     """
     found = schedules.find(options.schedule, revision=options.revision)
+    # All files are read before anything is printed.
+    num_samples, spent = found.num_samples(), cost(found)
+    average = None if num_samples is None else _mean(found.schedule, num_samples)
     if options.json:
-        num_samples = found.num_samples()
-        average = None if num_samples is None else _mean(found.schedule, num_samples)
         record = {"schedule": found.schedule.to_dict(), "num_samples": num_samples}
-        screen.document({**record, "mean": average, "cost": cost(found)})
+        screen.document({**record, "mean": average, "cost": spent})
         return
-    _segments(found)
-    _domains(found)
-    screen.say(_cost_line(cost(found)))
+    _segments(found, num_samples)
+    _domains(found.schedule, average)
+    screen.say(_cost_line(spent))
 
 
 def cost(found: Found) -> dict[str, Any]:
     """What choosing the mixtures cost: of the run's records, else of the schedule's own.
 
     Returns:
-        `num_updates`, `tokens`, `seconds`, `token_share` and `time_share` of training; None for
-        what nobody says.
+        `num_updates`, `tokens`, `seconds`, `token_share` and `time_share`; None for what nobody
+        says. By the run's records the shares are of training until its last update; by the
+        schedule's, which has no `seconds` and tells only of updates that changed the mixture, of
+        the whole run.
     """
-    if records := found.updates():
+    if updates := found.updates():
         return {
-            "num_updates": len(records),
-            "tokens": sum(record["tokens"] for record in records),
-            "seconds": sum(record["seconds"] for record in records),
-            "token_share": records[-1]["token_share"],
-            "time_share": records[-1]["time_share"],
+            "num_updates": len(updates),
+            "tokens": sum(update.tokens for update in updates),
+            "seconds": sum(update.seconds for update in updates),
+            "token_share": updates[-1].token_share,
+            "time_share": updates[-1].time_share,
         }
     spent = [_tokens(segment) for segment in found.schedule.segments]
     known = [tokens for tokens in spent if tokens is not None]
@@ -77,8 +80,8 @@ def _tokens(segment: Segment) -> float | None:
     return spent if isinstance(spent, (int, float)) else None
 
 
-def _segments(found: Found) -> None:
-    schedule, num_samples = found.schedule, found.num_samples()
+def _segments(found: Found, num_samples: int | None) -> None:
+    schedule = found.schedule
     rows, before_K = [], None
     for segment in schedule.segments:
         share = "" if num_samples is None else f"{segment.from_sample / num_samples:.1%}"
@@ -112,10 +115,8 @@ def _why(segment: Segment) -> str:
     return parts[-2] if len(parts) > 1 else "".join(parts)
 
 
-def _domains(found: Found) -> None:
-    schedule, num_samples = found.schedule, found.num_samples()
+def _domains(schedule: MixtureSchedule, mean: dict[str, float] | None) -> None:
     first_K, last_K = schedule.segments[0].mixture, schedule.segments[-1].mixture
-    mean = None if num_samples is None else _mean(schedule, num_samples)
     most = float(last_K.max())
     rows = []
     for k, name in enumerate(schedule.domains):
@@ -147,15 +148,15 @@ def _mean(schedule: MixtureSchedule, num_samples: int) -> dict[str, float]:
 
 
 def _cost_line(spent: dict[str, Any]) -> str:
-    if spent["tokens"] is None:
-        return f"{spent['num_updates']} updates; what they cost is not on record."
-    parts = [f"{spent['tokens']:,.0f} tokens"]
-    if spent["seconds"] is not None:
-        parts.append(f"{spent['seconds']:.1f} s")
-    shares = [
-        f"{spent[name]:.1%} of the {noun}"
-        for name, noun in (("token_share", "tokens trained"), ("time_share", "time"))
-        if spent[name] is not None
-    ]
-    of = f": {' and '.join(shares)}" if shares else ""
-    return f"{spent['num_updates']} updates cost {' and '.join(parts)}{of}."
+    tokens, seconds, token_share = (spent[key] for key in ("tokens", "seconds", "token_share"))
+    if seconds is not None:
+        return (
+            f"{spent['num_updates']} updates cost {tokens:,.0f} tokens and {seconds:.1f} s: "
+            f"{token_share:.1%} of the tokens trained, and {spent['time_share']:.1%} of the time, "
+            "until the last of them."
+        )
+    changes = f"{spent['num_updates']} change{'s' if spent['num_updates'] != 1 else ''} of mixture"
+    if tokens is None:
+        return f"{changes}; the cost is not on record."
+    of = "" if token_share is None else f", {token_share:.1%} of those of the whole run"
+    return f"{changes} cost {tokens:,.0f} tokens{of}; updates that kept it are not on record."

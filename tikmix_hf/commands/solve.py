@@ -8,7 +8,7 @@ constraints bind; with `--output` a schedule that replays the mixture.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +114,12 @@ def _constraints(options: argparse.Namespace) -> Constraints | None:
     for name, option in (("floors", "floor"), ("caps", "cap")):
         if given := getattr(options, option):
             bounds = words.numbers_by_name(f"--{option}", given)
-            settings[name] = {**(settings.get(name) or {}), **bounds}
+            of_file = settings.get(name) or {}
+            if not isinstance(of_file, Mapping):
+                raise ValueError(
+                    f"`{name}` of --constraints must be shares by name; got {of_file!r}."
+                )
+            settings[name] = {**of_file, **bounds}
     if options.max_change is not None:
         settings["max_change"] = options.max_change
     return configure("--constraints", Constraints, settings) if settings else None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tikmix_hf.files import read_text
 from tikmix_hf.mixture import as_mixture
 from tikmix_hf.schedule import MixtureSchedule
 
@@ -87,7 +88,7 @@ def settings_file(option: str, path: str | Path) -> dict[str, Any]:
         FileNotFoundError: it is not there.
     """
     path = Path(path)
-    text = path.read_text("utf-8")
+    text = read_text(path)
     if path.suffix == ".json":
         return read_json(option, text, origin=f"{path}: ")
     try:
