@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, named where they cannot be, and read up to their last line."""
+"""Files: written whole or not at all, named where they cannot be, read to their last line."""
 
 from __future__ import annotations
 
