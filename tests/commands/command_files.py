@@ -13,6 +13,8 @@ from tikmix_hf.schedule import DomainCard, Run, Segment
 
 DOMAINS, TARGETS = ("web", "code"), ("arc", "math")
 NUM_SAMPLES = 1000
+# What commands that only read files do without.
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "matplotlib", "lightgbm", "rich")
 
 
 def make_matrix() -> InfluenceMatrix:

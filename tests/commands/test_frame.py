@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,16 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from command_files import make_files
+from command_files import HEAVY, make_files
 
 from tikmix_hf import cli
-from tikmix_hf.commands import first_checks, parser, screen, show
-from tikmix_hf.signals import preconditioners
-
-HEAVY = ("torch", "transformers", "datasets", "accelerate", "matplotlib", "lightgbm", "rich")
+from tikmix_hf.commands import parser, show
 
 
 @pytest.fixture
@@ -180,43 +175,6 @@ for words in json.loads(sys.argv[1]):
     )
 
 
-def test_what_words_and_names_of_files_tell_is_refused_before_anything_heavy_is_imported(place):
-    influence = ["influence", "--model", "m", "--config"]
-    refused = {
-        "`--config` must be a file; no.yaml is none.": [*influence, "no.yaml"],
-        "`--weights` must be one number for each of 1 models; got 2.": [
-            *(*influence, "constraints.yaml", "--weights", "1", "2"),
-        ],
-        "`--output` must be in a folder; matrix.csv is a file.": [
-            *(*influence, "constraints.yaml", "--output", "matrix.csv/out"),
-        ],
-        "`--batch-size` must be auto or 1 or more; got '-1'.": ["eval", "m", "--batch-size", "-1"],
-        "`--output` must be in a folder; mixture.json is a file.": [
-            *("eval", "m", "--output", "mixture.json"),
-        ],
-        "`--samples` must be a file; runs is a folder.": ["eval", "m", "--samples", "runs"],
-        "`--samples` must be where files can be written; /proc is not (": [
-            *("eval", "m", "--samples", "/proc/no/questions.jsonl"),
-        ],
-    }
-    code = f"""
-import contextlib, io, json, sys
-from tikmix_hf import cli
-for message, words in json.loads(sys.argv[1]).items():
-    with contextlib.redirect_stderr(io.StringIO()) as told:
-        assert cli.main(words) == 2, words
-    assert message in told.getvalue(), told.getvalue()
-    heavy = set({HEAVY!r}) & set(sys.modules)
-    assert not heavy, (words, heavy)
-"""
-    subprocess.run([sys.executable, "-c", code, json.dumps(refused)], check=True)
-    assert not (place / "runs/scores").exists()
-
-
-def test_the_names_of_preconditioners_are_those_that_load():
-    assert first_checks.preconditioner_names() == preconditioners.available()
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -282,61 +240,3 @@ def reads(pid: int, path: str) -> bool:
         return "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
     except OSError:
         pytest.skip("this system does not tell what a process waits for")
-
-
-CYAN = "\x1b[36m"
-
-
-class Pipe(io.StringIO):
-    encoding = "utf-8"
-
-
-class Terminal(Pipe):
-    def isatty(self) -> bool:
-        return True
-
-
-def shown_on(monkeypatch, output: io.StringIO) -> str:
-    monkeypatch.setattr(sys, "stdout", output)
-    screen.table("Shares", ("domain", "share", "why"), [("[red]web[/red]", "0.5", "")])
-    return output.getvalue()
-
-
-def test_a_table_is_drawn_on_a_terminal_and_padded_in_a_pipe(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    drawn = shown_on(monkeypatch, Terminal())
-    assert "┏━" in drawn
-    assert "[red]web[/red]" in drawn  # a name is no markup
-    assert CYAN in drawn
-    piped = shown_on(monkeypatch, Pipe())
-    assert piped == "Shares\ndomain          share\n[red]web[/red]    0.5\n\n"
-
-
-def test_no_color_takes_the_colours_and_leaves_the_table(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("NO_COLOR", "1")
-    drawn = shown_on(monkeypatch, Terminal())
-    assert "┏━" in drawn
-    assert CYAN not in drawn
-
-
-def test_without_rich_a_terminal_gets_plain_columns(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert shown_on(monkeypatch, Terminal()).startswith("Shares\ndomain ")
-
-
-def test_what_the_output_cannot_encode_is_no_error(monkeypatch):
-    written = []
-    plain = SimpleNamespace(encoding="ascii", write=written.append, flush=lambda: None)
-    monkeypatch.setattr(sys, "stdout", plain)
-    screen.say("█ 1 ± 2")
-    assert "".join(written) == "? 1 ? 2\n"
-
-
-def test_a_bar_is_as_long_as_its_share():
-    assert [len(screen.bar(share)) for share in (0.0, 0.5, 1.0, 2.0)] == [0, 12, 24, 24]
-    assert screen.bar(1 / 24 + 3 / (24 * 8)) == "█▍"
-    assert screen.bar(0.5, most=0.0) == ""
-    assert screen.change_bar(0.25, 0.5) == "█" * 6 + "▓" * 6
-    assert screen.change_bar(0.5, 0.25, most=0.5) == "█" * 12 + "░" * 12

@@ -15,7 +15,6 @@ from pathlib import Path
 import benchmarks
 import pytest
 import tiny
-import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "eval"))  # as running a script does
@@ -24,9 +23,8 @@ import compare_results
 import run
 
 from tikmix_hf import cli, files
-from tikmix_hf.commands import eval as eval_command
-from tikmix_hf.commands import eval_identity, parser
-from tikmix_hf.harness import Suite, SuiteScores, SuiteTask, TaskScores
+from tikmix_hf.commands import parser
+from tikmix_hf.harness import SuiteTask
 
 EVAL = Path(run.__file__).parent
 
@@ -149,17 +147,6 @@ def test_other_rows_do_not_replace_a_result_and_a_copy_does(call, data_dir, tmp_
     assert (tmp_path / "last_made_up.json").read_bytes() == before
 
 
-def test_questions_of_the_hub_are_not_those_of_a_folder(tmp_path):
-    suite = Suite(name="s", tasks=(benchmarks.ARC,), limit=2)
-    hub, folder = (eval_identity.of_questions(suite, place) for place in (None, tmp_path))
-    assert eval_identity.differing(hub, folder) == ["data (arc_easy)"]
-    assert eval_identity.differing(hub, dict(hub)) == []
-    assert hub["settings"]["arc_easy"]["limit"] == 2
-    grouped = dataclasses.replace(benchmarks.ARC, group="in")
-    same = eval_identity.of_questions(dataclasses.replace(suite, tasks=(grouped,)), None)
-    assert eval_identity.differing(hub, same) == []
-
-
 def test_questions_are_gzipped_where_the_name_says_so(call, tmp_path, monkeypatch):
     path = tmp_path / "samples" / "questions.jsonl.gz"
     plain = tmp_path / "questions.jsonl"
@@ -268,28 +255,6 @@ def test_what_cannot_be_written_is_refused_before_the_model_is_read(call, tmp_pa
     assert call(option, str(tmp_path / "taken" / "x"), model=tmp_path / "nowhere") == cli.WRONG
     told = capsys.readouterr().err
     assert told == f"tikmix eval: `{option}` must be in a folder; {tmp_path / 'taken'} is a file.\n"
-
-
-def test_averages_are_of_all_tasks_and_of_each_group():
-    groups = {"a": "in", "b": "in", "c": "out", "d": None}
-    tasks = tuple(SuiteTask(task=t, metric="acc", group=group) for t, group in groups.items())
-    values = {"a": 0.1, "b": 0.3, "c": 0.5, "d": 0.7}
-    scores = SuiteScores(
-        suite="s",
-        tasks=tuple(TaskScores(task=t, metric="acc", values={"acc": v}) for t, v in values.items()),
-    )
-    found = eval_command.averages(Suite(name="s", tasks=tasks), scores)
-    assert found == {"all": pytest.approx(0.4), "in": pytest.approx(0.2), "out": 0.5}
-
-
-def test_weights_tell_apart_two_checkpoints_of_a_run_in_any_precision():
-    model = tiny.make_model()
-    before = eval_identity.weights_hash(model)
-    assert eval_identity.weights_hash(tiny.make_model()) == before
-    with torch.no_grad():
-        next(model.parameters()).view(-1)[0] += 1e-3
-    assert eval_identity.weights_hash(model) != before
-    assert eval_identity.weights_hash(model.to(torch.bfloat16)) != before
 
 
 def test_two_processes_write_one_result_with_the_same_scores(call, checkpoint, data_dir, tmp_path):
