@@ -108,6 +108,7 @@ def test_a_line_cut_within_a_letter_is_left_out(folder):
         ("realised_tokens", {"web": -3}, "`realised_tokens.web` must be at least 0"),
         ("influence", {"targets": ["a"], "domains": ["b"], "values": [[1, 2]]}, "shape (1, 1)"),
         ("influence", {"targets": [], "domains": []}, "must name its targets"),
+        ("influence", {"targets": 1, "domains": ["b"]}, "`influence.targets` must be a list"),
         ("audit", {"predicted": {"a": 1}, "realised": {"b": 1}}, "the same targets"),
     ],
 )

@@ -112,7 +112,7 @@ def update(line: Any) -> Update:
         mixture=named(line.get("mixture"), "mixture"),
         proposed=named(line.get("proposed"), "proposed"),
         change=_of(line, "change"),
-        notes=tuple(map(str, line.get("notes") or ())),
+        notes=tuple(map(str, notes)) if isinstance(notes := line.get("notes"), list) else (),
         requested=amounts(line.get("requested_tokens"), "requested_tokens"),
         realised=amounts(line.get("realised_tokens"), "realised_tokens"),
         epochs=amounts(line.get("epochs"), "epochs"),
@@ -238,7 +238,7 @@ def _audit(line: Mapping[str, Any]) -> Audit:
 
 
 def _influence(line: Mapping[str, Any]) -> Influence:
-    targets, domains = (tuple(map(str, line.get(side) or ())) for side in ("targets", "domains"))
+    targets, domains = (_names(line, side) for side in ("targets", "domains"))
     shape = len(targets), len(domains)
     if not all(shape):
         raise ValueError("`influence` must name its targets and domains")
@@ -260,6 +260,13 @@ def _influence(line: Mapping[str, Any]) -> Influence:
         preconditioner=str(line.get("preconditioner")),
         target_losses=_array(line, "target_losses", shape[:1]),
     )
+
+
+def _names(line: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = line.get(key) or []
+    if not isinstance(names, list):
+        raise ValueError(f"`influence.{key}` must be a list; got {str(names)[:40]!r}")
+    return tuple(map(str, names))
 
 
 def _array(line: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> Array:
