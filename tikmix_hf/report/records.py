@@ -6,13 +6,14 @@ is not as it should be raises ValueError, so that the reader can leave that line
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tikmix_hf.report import values
 
 Array = NDArray[np.float64]
 Shares = Mapping[str, float]
@@ -104,27 +105,28 @@ def update(line: Any) -> Update:
     Raises:
         ValueError: says what is missing or wrong.
     """
-    line = _mapping(line, "the line")
+    line = values.mapping(line, "the line")
     audit, influence = line.get("audit"), line.get("influence")
+    costs = values.mapping(line.get("costs") or {}, "costs")
     return Update(
-        step=_whole(line, "step"),
-        from_sample=None if line.get("from_sample") is None else _whole(line, "from_sample"),
-        mixture=named(line.get("mixture"), "mixture"),
-        proposed=named(line.get("proposed"), "proposed"),
-        change=_of(line, "change"),
+        step=values.whole(line, "step"),
+        from_sample=None if line.get("from_sample") is None else values.whole(line, "from_sample"),
+        mixture=values.named(line.get("mixture"), "mixture"),
+        proposed=values.named(line.get("proposed"), "proposed"),
+        change=values.number(line, "change"),
         notes=tuple(map(str, notes)) if isinstance(notes := line.get("notes"), list) else (),
-        requested=amounts(line.get("requested_tokens"), "requested_tokens"),
-        realised=amounts(line.get("realised_tokens"), "realised_tokens"),
-        epochs=amounts(line.get("epochs"), "epochs"),
-        tokens=_amount(_of(line, "tokens"), "tokens"),
-        planned_tokens=_planned(line, "planned_tokens"),
-        costs={k: amounts(v, k) for k, v in _mapping(line.get("costs") or {}, "costs").items()},
-        seconds=_amount(_of(line, "seconds"), "seconds"),
-        planned_seconds=_planned(line, "planned_seconds"),
-        time_share=_amount(_of(line, "time_share"), "time_share"),
-        token_share=_amount(_of(line, "token_share"), "token_share"),
-        audit=None if audit is None else _audit(_mapping(audit, "audit")),
-        influence=None if influence is None else _influence(_mapping(influence, "influence")),
+        requested=values.amounts(line.get("requested_tokens"), "requested_tokens"),
+        realised=values.amounts(line.get("realised_tokens"), "realised_tokens"),
+        epochs=values.amounts(line.get("epochs"), "epochs"),
+        tokens=values.amount(values.number(line, "tokens"), "tokens"),
+        planned_tokens=values.planned(line, "planned_tokens"),
+        costs={k: values.amounts(v, k) for k, v in costs.items()},
+        seconds=values.amount(values.number(line, "seconds"), "seconds"),
+        planned_seconds=values.planned(line, "planned_seconds"),
+        time_share=values.amount(values.number(line, "time_share"), "time_share"),
+        token_share=values.amount(values.number(line, "token_share"), "token_share"),
+        audit=None if audit is None else _audit(values.mapping(audit, "audit")),
+        influence=None if influence is None else _influence(values.mapping(influence, "influence")),
     )
 
 
@@ -135,14 +137,14 @@ def scores(suite: str, tasks: Any, step: int | None) -> list[Score]:
         ValueError: says what is missing or wrong.
     """
     found = []
-    for task, own in _mapping(tasks, "tasks").items():
-        own = _mapping(own, f"tasks.{task}")
+    for task, own in values.mapping(tasks, "tasks").items():
+        own = values.mapping(own, f"tasks.{task}")
         metric = str(own.get("metric"))
-        values = _mapping(own.get("values") or {}, "values")
-        errors = _mapping(own.get("standard_errors") or {}, "standard_errors")
-        value = optional(values, metric)
+        found_values = values.mapping(own.get("values") or {}, "values")
+        errors = values.mapping(own.get("standard_errors") or {}, "standard_errors")
+        value = values.optional(found_values, metric)
         if value is not None:
-            error, asked = optional(errors, metric), optional(own, "num_questions")
+            error, asked = values.optional(errors, metric), values.optional(own, "num_questions")
             found.append(
                 Score(
                     suite=suite,
@@ -163,77 +165,21 @@ def evaluation(line: Any) -> list[Score]:
     Raises:
         ValueError: says what is missing or wrong.
     """
-    line = _mapping(line, "the line")
-    return scores(str(line.get("suite")), line.get("tasks"), _whole(line, "step"))
-
-
-def named(values: Any, place: str) -> dict[str, float]:
-    """Finite numbers by name.
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    return {
-        name: finite(value, f"{place}.{name}") for name, value in _mapping(values, place).items()
-    }
-
-
-def known(values: Any, place: str) -> dict[str, float]:
-    """Finite numbers by name, without names whose number is None.
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    values = _mapping(values, place)
-    return named({name: value for name, value in values.items() if value is not None}, place)
-
-
-def amounts(values: Any, place: str) -> dict[str, float]:
-    """Finite numbers by name, none below zero.
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    return {name: _amount(value, f"{place}.{name}") for name, value in named(values, place).items()}
-
-
-def finite(value: Any, place: str) -> float:
-    """A finite number.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"`{place}` must be a number; got {str(value)[:40]!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"`{place}` must be finite; got {str(value)[:40]}")
-    return number
-
-
-def optional(line: Mapping[str, Any], key: str) -> float | None:
-    """A finite number, or None where there is none.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    return None if line.get(key) is None else finite(line[key], key)
+    line = values.mapping(line, "the line")
+    return scores(str(line.get("suite")), line.get("tasks"), values.whole(line, "step"))
 
 
 def _audit(line: Mapping[str, Any]) -> Audit:
-    predicted, realised = (named(line.get(side), side) for side in ("predicted", "realised"))
+    predicted, realised = (values.named(line.get(side), side) for side in ("predicted", "realised"))
     if set(predicted) != set(realised):
         raise ValueError("`audit` must predict and find the same targets")
     return Audit(
-        from_step=_whole(line, "from_step"),
+        from_step=values.whole(line, "from_step"),
         predicted=predicted,
         realised=realised,
-        spearman=optional(line, "spearman"),
-        correlation=optional(line, "correlation"),
-        num_intervals=_whole(line, "num_intervals"),
+        spearman=values.optional(line, "spearman"),
+        correlation=values.optional(line, "correlation"),
+        num_intervals=values.whole(line, "num_intervals"),
     )
 
 
@@ -280,28 +226,3 @@ def _array(line: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
         raise ValueError(f"`influence.{key}` must have the shape {shape}; got {array.shape}")
     return array
-
-
-def _mapping(value: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"`{place}` must be an object; got {str(value)[:40]!r}")
-    return value
-
-
-def _of(line: Mapping[str, Any], key: str) -> float:
-    return finite(line.get(key), key)
-
-
-def _planned(line: Mapping[str, Any], key: str) -> float | None:
-    value = optional(line, key)
-    return None if value is None else _amount(value, key)
-
-
-def _amount(value: float, place: str) -> float:
-    if finite(value, place) < 0:
-        raise ValueError(f"`{place}` must be at least 0; got {value}")
-    return value
-
-
-def _whole(line: Mapping[str, Any], key: str) -> int:
-    return round(_amount(_of(line, key), key))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tikmix_hf.report import records
+from tikmix_hf.report import records, values
 from tikmix_hf.report.records import Score, Shares, Update
 from tikmix_hf.schedule import MixtureSchedule
 
@@ -154,11 +154,11 @@ def _read_metrics(run: Run, metrics: Any) -> None:
         results.append(
             Result(
                 label=label,
-                losses=records.known(own["losses"], "losses"),
-                mean_loss=records.optional(own, "mean_loss"),
-                epochs=records.named(own.get("epochs", {}), "epochs"),
+                losses=values.known(own["losses"], "losses"),
+                mean_loss=values.optional(own, "mean_loss"),
+                epochs=values.named(own.get("epochs", {}), "epochs"),
                 numbers={
-                    key: records.finite(own[key], key)
+                    key: values.finite(own[key], key)
                     for key in ("num_samples", "trained_tokens", "seconds", "num_parameters")
                     if own.get(key) is not None
                 },
@@ -173,8 +173,8 @@ def _read_metrics(run: Run, metrics: Any) -> None:
             pair=pair,
             suite=suite,
             task=task,
-            value=records.finite(own["all"]["difference"], f"{task}.difference"),
-            error=records.optional(own["all"], "standard_error"),
+            value=values.finite(own["all"]["difference"], f"{task}.difference"),
+            error=values.optional(own["all"], "standard_error"),
         )
         for pair, suites in metrics.get("score_differences", {}).items()
         for suite, tasks in suites.items()
@@ -206,10 +206,10 @@ def _read_trainer(run: Run) -> None:
 
 
 def _read_log(run: Run, state: Any) -> None:
-    steps = records.optional(state, "max_steps")
+    steps = values.optional(state, "max_steps")
     run.max_steps = None if steps is None else round(steps)
     run.losses = [
-        (round(records.finite(entry["step"], "step")), float(entry["loss"]))
+        (round(values.finite(entry["step"], "step")), float(entry["loss"]))
         for entry in state["log_history"]
         if isinstance(entry.get("loss"), (int, float)) and np.isfinite(entry["loss"])
     ]
