@@ -46,6 +46,8 @@ def test_list_names_each_recipe_its_script_and_what_it_does(place, capsys):
     (quickstart,) = [r for r in json.loads(capsys.readouterr().out) if r["name"] == "quickstart"]
     assert quickstart["about"].startswith("A small Llama")
     assert quickstart["files"][:2] == ["quickstart.yaml", "pretrain.py"]
+    # What accelerate reads is copied beside its recipe, and is none itself.
+    assert "fsdp2" not in [recipe.name for recipe in recipes.available()]
     assert cli.main(["recipes", "list"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^quickstart +pretrain\.py +A small Llama, .*\.$", shown, re.MULTILINE)

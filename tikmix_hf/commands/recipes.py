@@ -55,9 +55,12 @@ def available() -> tuple[Recipe, ...]:
 
 
 def _read(path: Path) -> Recipe | None:
-    """The recipe of a YAML file; None for one that names no script, such as accelerate's."""
+    """The recipe of a YAML file; None for one of accelerate's, or that names no script."""
     head = []
-    for line in path.read_text("utf-8").splitlines():
+    text = path.read_text("utf-8")
+    if re.search(r"^distributed_type:", text, re.MULTILINE):
+        return None
+    for line in text.splitlines():
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))
