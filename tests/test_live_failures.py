@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from tiny import make_arguments
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerState
 
 from tikmix_hf import live
 from tikmix_hf.reporters import Reporters, _event_folder
@@ -58,7 +58,7 @@ def show(view, tmp_path, times=1, **state):
     state = TrainerState(global_step=3, **state)
     for _ in range(times):
         view.show(_Record(), arguments, state)
-    view.close(arguments, state, TrainerControl())
+    view.close()
 
 
 def test_a_tracker_that_fails_is_told_once_and_the_others_get_theirs(tmp_path, trackers, caplog):

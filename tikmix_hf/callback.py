@@ -36,8 +36,8 @@ from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.needs import Needs
 from tikmix_hf.updates.noise_guard import check_noise_guard
 from tikmix_hf.updates.plan import Plan
-from tikmix_hf.updates.publishing import run_of
 from tikmix_hf.updates.record import RECORDS, UpdateRecord, append_record
+from tikmix_hf.updates.schedule_entries import run_of
 from tikmix_hf.updates.schedule_file import ScheduleFile
 from tikmix_hf.updates.updater import MixtureUpdater
 from tikmix_hf.updates.wishes import Wishes
@@ -254,7 +254,7 @@ class TikMixCallback(TrainerCallback, ExportableState):
         self._schedule_file.write(self.dataset.schedule)
         self.dataset.set_epoch(0)
         self._updater.gatherer.detach()
-        self._live.close(args, state, control)
+        self._live.close()
 
     def _check_measurement(self, live: Mapping[str, Any]) -> None:
         """Refuses what no update could measure, whatever `on_error` says."""

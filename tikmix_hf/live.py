@@ -30,7 +30,7 @@ from __future__ import annotations
 import logging
 import time
 
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from tikmix_hf.figures import pixels
 from tikmix_hf.reporters import Reporters
@@ -65,9 +65,9 @@ class LiveView:
             self._reporters.show(record.scalars(), self._draw(record), args, state)
         return time.perf_counter() - started
 
-    def close(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+    def close(self) -> None:
         """Closes what was opened; another training may follow."""
-        self._reporters.close(args, state, control)
+        self._reporters.close()
         self._draws = self._images
 
     def _draw(self, record: UpdateRecord) -> Images:

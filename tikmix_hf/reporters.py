@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import (
     TensorBoardCallback,
     TrackioCallback,
@@ -43,17 +43,6 @@ class Reporters:
         self._trackers: dict[str, Tracker] | None = None
         self._failed: set[str] = set()
 
-    def log(
-        self,
-        scalars: dict[str, float],
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any,
-    ) -> None:
-        """Gives numbers to all trackers, at the state's step; every rank may call it."""
-        self.show(scalars, {}, args, state)
-
     def has_trackers(self, args: TrainingArguments, state: TrainerState) -> bool:
         """Whether anybody on this rank takes numbers and images."""
         return bool(self._opened(args, state))
@@ -73,7 +62,7 @@ class Reporters:
         for name, tracker in self._opened(args, state).items():
             self._try(name, lambda to=tracker: to.log(scalars, images, step))
 
-    def close(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+    def close(self) -> None:
         """Closes TensorBoard's file; other runs are the Trainer's to close."""
         for name, tracker in (self._trackers or {}).items():
             self._try(name, tracker.close)

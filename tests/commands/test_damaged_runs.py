@@ -5,15 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from command_files import make_files, make_record, make_schedule
+from command_files import make_record, make_schedule
 
 from tikmix_hf import cli
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 def refused(capsys, *words: str, status: int = 2) -> str:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-from command_files import HEAVY, make_files
+from command_files import HEAVY
 
 from tikmix_hf.commands import first_checks
 from tikmix_hf.signals import preconditioners
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 def test_what_words_and_names_of_files_tell_is_refused_before_anything_heavy_is_imported(place):

@@ -13,16 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from command_files import HEAVY, make_files
+from command_files import HEAVY
 
 from tikmix_hf import cli
 from tikmix_hf.commands import parser, show
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 def start(*words: str, **options) -> subprocess.Popen:

@@ -7,16 +7,10 @@ import json
 import sys
 
 import pytest
-from command_files import make_files, make_schedule
+from command_files import make_schedule
 
 from tikmix_hf import MixtureSchedule, cli, plots
 from tikmix_hf.commands import schedules
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture

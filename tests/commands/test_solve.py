@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from command_files import DOMAINS, TARGETS, make_files, make_matrix, make_record
+from command_files import DOMAINS, TARGETS, make_matrix, make_record
 
 from tikmix_hf import Constraints, MixtureSchedule, cli, mixers
 from tikmix_hf.commands import measured
@@ -16,12 +16,6 @@ from tikmix_hf.commands import solve as solve_command
 from tikmix_hf.commands.binding import Binding, binding
 
 VALUES_JK = np.array([[3.0, 1.0], [2.0, 1.5]])
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture

@@ -5,15 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from command_files import make_files
 
 from tikmix_hf import cli
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(make_files(tmp_path))
-    return tmp_path
 
 
 def refused(capsys, *words: str) -> str:

@@ -11,7 +11,7 @@ from tikmix_hf import MixtureSchedule, TikMixCallback
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.schedule import DomainCard, Segment, counted, schema
 from tikmix_hf.signals import InfluenceMatrix
-from tikmix_hf.updates import publishing
+from tikmix_hf.updates import schedule_entries
 
 
 def test_a_run_says_what_it_its_domains_and_its_updates_were(tmp_path):
@@ -47,7 +47,7 @@ def test_a_run_says_what_it_its_domains_and_its_updates_were(tmp_path):
     assert update["cost"]["tokens"]["influence"] > 0
     assert update["versions"] == schedule.provenance["versions"]
     # So large a matrix would fill checkpoints.
-    kept_out = publishing.measured(("a",), _NoCosts(), callback.influence, 20_000)  # type: ignore[arg-type]
+    kept_out = schedule_entries.measured(("a",), _NoCosts(), callback.influence, 20_000)  # type: ignore[arg-type]
     assert "influence" not in kept_out
     assert "in influence.jsonl" in kept_out["influence_left_out"]
 
@@ -77,7 +77,7 @@ def test_an_error_that_is_not_known_is_none_in_a_schedule_that_saves_and_loads(t
         domain_losses=np.ones(2),
         target_losses=np.ones(1),
     )
-    update = publishing.measured(("t",), _NoCosts(), influence, 1)  # type: ignore[arg-type]
+    update = schedule_entries.measured(("t",), _NoCosts(), influence, 1)  # type: ignore[arg-type]
     assert update["influence"]["stderr"] == [[None, None]]
     mixture = np.array([0.5, 0.5])
     segments = (
@@ -92,7 +92,7 @@ def test_a_parameter_of_which_a_rank_holds_a_shard_counts_whole():
     layout = BatchLayout(num_samples=8, per_device=1, world_size=1, accumulation=1)
     model = torch.nn.Linear(3, 2)
     model.bias.ds_numel = 10  # as ZeRO-3 marks it  # type: ignore[attr-defined]
-    assert publishing.run_of(layout, 2, model).num_parameters == 6 + 10
+    assert schedule_entries.run_of(layout, 2, model).num_parameters == 6 + 10
 
 
 class _NoCosts:

@@ -113,7 +113,7 @@ class EvalCallback(TrainerCallback):
     ) -> None:
         """Evaluates where a callback that stands later in the list has announced a mixture."""
         if self._has_new_mixture(state.global_step):
-            self._evaluate(args, state, control, kwargs["model"])
+            self._evaluate(args, state, kwargs["model"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -124,7 +124,7 @@ class EvalCallback(TrainerCallback):
         # Before the Trainer saves, or brings back the best checkpoint if it is asked to.
         is_last = self.at_end and step >= state.max_steps
         if self._has_new_mixture(step) or is_due or is_last:
-            self._evaluate(args, state, control, kwargs["model"])
+            self._evaluate(args, state, kwargs["model"])
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -134,15 +134,15 @@ class EvalCallback(TrainerCallback):
         if not control.should_training_stop:
             return
         if self._has_new_mixture(state.global_step) or self.at_end:
-            self._evaluate(args, state, control, kwargs["model"])
+            self._evaluate(args, state, kwargs["model"])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluates where no step was left to do, and closes what was opened."""
         if self.at_end and state.global_step:
-            self._evaluate(args, state, control, kwargs["model"])
-        self._reporters.close(args, state, control)
+            self._evaluate(args, state, kwargs["model"])
+        self._reporters.close()
 
     def _has_new_mixture(self, step: int) -> bool:
         """Whether mixtures have been announced since this was last asked."""
@@ -159,9 +159,7 @@ class EvalCallback(TrainerCallback):
 
     # What one evaluation does
 
-    def _evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
-    ) -> None:
+    def _evaluate(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         """Scores, logs and writes, once a step."""
         step = state.global_step
         if step == self._last_step:
@@ -178,7 +176,7 @@ class EvalCallback(TrainerCallback):
         self.evaluations.append(evaluation)
         scalars = scores.scalars()
         state.log_history.append({**scalars, "step": step})
-        self._reporters.log(scalars, args, state, control, model)
+        self._reporters.show(scalars, {}, args, state)
         if state.is_world_process_zero:
             for task, failure in scores.failures.items():
                 logger.warning("step %d, suite %s, %s: %s", step, scores.suite, task, failure)

@@ -17,7 +17,7 @@ from tikmix_hf.mixers.static import Static
 from tikmix_hf.mixture import total_variation
 from tikmix_hf.schedule import MixtureSchedule, Segment
 from tikmix_hf.updates.decision import propose
-from tikmix_hf.updates.publishing import update_record
+from tikmix_hf.updates.schedule_entries import update_record
 
 
 def beginning(mixer: Mixer[Any], signals: Signals) -> tuple[Segment | None, str]:

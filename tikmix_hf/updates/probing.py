@@ -24,7 +24,7 @@ from tikmix_hf.mixers import Mixer, Signals
 from tikmix_hf.mixture import as_mixture, nearest
 from tikmix_hf.order.layout import BatchLayout
 from tikmix_hf.updates.measurer import Measurer
-from tikmix_hf.updates.publishing import update_record
+from tikmix_hf.updates.schedule_entries import update_record
 
 Array = NDArray[np.float64]
 

@@ -33,8 +33,8 @@ from tikmix_hf.updates.gathering import Gatherer, Live
 from tikmix_hf.updates.measurer import Measurer
 from tikmix_hf.updates.plan import Plan
 from tikmix_hf.updates.probing import Prober, total_steps
-from tikmix_hf.updates.publishing import measured, update_record
 from tikmix_hf.updates.record import UpdateRecord
+from tikmix_hf.updates.schedule_entries import measured, update_record
 from tikmix_hf.updates.wishes import Wishes, check_room, plan_run
 
 # Shape letters: K domains.

@@ -1,4 +1,4 @@
-"""Publishing: what a run's schedule says of the run, and of each update that changed the mixture.
+"""Entries of a run's schedule: what it says of the run, and of updates that changed the mixture.
 
 In: live objects. Out: a `Run`, and records of JSON types that a repeated run makes alike: costs are
 in tokens, and seconds are in the log alone.
